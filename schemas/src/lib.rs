@@ -1,0 +1,40 @@
+//! The words that the rooms of gametape share: ids, events, tasks, trajectories,
+//! verdicts, dataset rows, and the messages that actors exchange.
+//!
+//! **Invariant of absence:** nothing here performs I/O, reads a clock or draws a
+//! random number, and nothing here depends on another room. Everything else may
+//! depend on this crate.
+//!
+//! Layout, in reading order:
+//! - [`ids`]: what things are called and how names are derived from meaning
+//! - [`failure`]: a failure of ours, with its code and what to do about it
+//! - [`task`]: what is to be solved, and in which environment
+//! - [`attempt`]: one try of a policy at a task, and the steps it took
+//! - [`verdict`]: what the hidden tests said
+//! - [`event`]: what is written on the tape, and its envelope
+//! - [`codec`]: events to bytes and back, with versions
+//! - [`trajectory`]: the fold from events to attempts
+//! - [`dataset`]: rows that training reads
+//! - [`message`]: what actors say to one another
+
+pub mod attempt;
+pub mod codec;
+pub mod dataset;
+pub mod event;
+pub mod failure;
+pub mod ids;
+pub mod message;
+pub mod task;
+pub mod trajectory;
+pub mod verdict;
+
+pub use attempt::{
+    AttemptEnd, AttemptKey, Completion, EndReason, PolicyRef, Sampling, Step, ToolCall,
+};
+pub use dataset::{ChatMessage, Dataset, DatasetKind, DatasetRow, Role};
+pub use event::{Event, NewEvent, Record};
+pub use failure::{Failure, FailureKind};
+pub use ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, SandboxId, StreamId, TaskId};
+pub use task::{EnvironmentRecipe, PinnedPackage, Split, Task};
+pub use trajectory::Trajectory;
+pub use verdict::{TestStatus, Verdict, VerdictOutcome};

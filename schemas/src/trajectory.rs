@@ -1,0 +1,161 @@
+//! The fold from events to attempts. Every dataset, report and resume starts here.
+
+use crate::attempt::{AttemptEnd, AttemptKey, Step};
+use crate::event::{Event, Record};
+use crate::failure::Failure;
+use crate::ids::{AttemptId, CheckpointId, TaskId};
+use crate::task::Task;
+use crate::verdict::Verdict;
+use std::collections::BTreeMap;
+
+/// One attempt as the tape knows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Trajectory {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// What it means.
+    pub key: AttemptKey,
+    /// Which phase asked for it.
+    pub purpose: String,
+    /// Its steps, in order.
+    pub steps: Vec<Step>,
+    /// How it ended, if it did.
+    pub end: Option<AttemptEnd>,
+    /// Its verdict, if it was graded. The newest wins: re-grading adds, never edits.
+    pub verdict: Option<Verdict>,
+    /// Scores by verifier.
+    pub scores: BTreeMap<CheckpointId, f64>,
+    /// Whether it was abandoned because a replay diverged.
+    pub abandoned: bool,
+    /// Failures of ours that hit it, oldest first.
+    pub failures: Vec<Failure>,
+    /// Sequence numbers of the events that it was folded from.
+    pub events: Vec<u64>,
+}
+
+impl Trajectory {
+    /// Whether it ended and was graded, or was abandoned: nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        self.abandoned || (self.end.is_some() && self.verdict.is_some())
+    }
+
+    /// The patch it left; `None` while it runs.
+    pub fn patch(&self) -> Option<&str> {
+        self.end.as_ref().map(|end| end.patch.as_str())
+    }
+
+    /// Tokens that the policy sampled.
+    pub fn sampled_tokens(&self) -> usize {
+        self.steps.iter().map(|s| s.completion.tokens.len()).sum()
+    }
+}
+
+/// Tasks and attempts of a tape, or of a prefix of it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Ledger {
+    /// Tasks that were validated, by id.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// Registered tasks without a validation yet, by id.
+    pub unvalidated: BTreeMap<TaskId, Task>,
+    /// Attempts in the order in which they were first scheduled.
+    pub attempts: Vec<Trajectory>,
+    /// Position in `attempts` by id.
+    index: BTreeMap<AttemptId, usize>,
+}
+
+impl Ledger {
+    /// Folds records in order.
+    pub fn fold<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let mut ledger = Self::default();
+        for record in records {
+            ledger.apply(record);
+        }
+        ledger
+    }
+
+    /// An attempt by id.
+    pub fn attempt(&self, id: &AttemptId) -> Option<&Trajectory> {
+        self.index.get(id).and_then(|at| self.attempts.get(*at))
+    }
+
+    /// Takes one more record. Events about attempts that were never scheduled on
+    /// this tape are ignored: a prefix may begin anywhere.
+    pub fn apply(&mut self, record: &Record) {
+        match &record.event {
+            Event::TaskRegistered(body) => {
+                self.unvalidated
+                    .insert(body.task.id.clone(), body.task.clone());
+            }
+            Event::TaskValidated(body) => {
+                if let Some(task) = self.unvalidated.remove(&body.task) {
+                    self.tasks.insert(body.task.clone(), task);
+                }
+            }
+            Event::TaskQuarantined(body) => {
+                self.unvalidated.remove(&body.task);
+                self.tasks.remove(&body.task);
+            }
+            Event::AttemptScheduled(body) => {
+                if self.index.contains_key(&body.attempt) {
+                    return;
+                }
+                self.index.insert(body.attempt.clone(), self.attempts.len());
+                self.attempts.push(Trajectory {
+                    attempt: body.attempt.clone(),
+                    key: body.key.clone(),
+                    purpose: body.purpose.clone(),
+                    steps: Vec::new(),
+                    end: None,
+                    verdict: None,
+                    scores: BTreeMap::new(),
+                    abandoned: false,
+                    failures: Vec::new(),
+                    events: vec![record.seq],
+                });
+            }
+            Event::SandboxOpened(body) => {
+                self.touch(&body.attempt, record.seq);
+            }
+            Event::StepTaken(body) => {
+                if let Some(attempt) = self.touch(&body.attempt, record.seq)
+                    && body.step.index as usize == attempt.steps.len()
+                {
+                    attempt.steps.push(body.step.clone());
+                }
+            }
+            Event::PatchSubmitted(body) => {
+                if let Some(attempt) = self.touch(&body.end.attempt, record.seq) {
+                    attempt.end = Some(body.end.clone());
+                }
+            }
+            Event::Graded(body) => {
+                if let Some(attempt) = self.touch(&body.attempt, record.seq) {
+                    attempt.verdict = Some(body.verdict.clone());
+                }
+            }
+            Event::VerifierScored(body) => {
+                if let Some(attempt) = self.touch(&body.attempt, record.seq) {
+                    attempt.scores.insert(body.verifier.clone(), body.score);
+                }
+            }
+            Event::AttemptAbandoned(body) => {
+                if let Some(attempt) = self.touch(&body.attempt, record.seq) {
+                    attempt.abandoned = true;
+                }
+            }
+            Event::AttemptFailed(body) => {
+                if let Some(attempt) = self.touch(&body.attempt, record.seq) {
+                    attempt.failures.push(body.failure.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn touch(&mut self, id: &AttemptId, seq: u64) -> Option<&mut Trajectory> {
+        let at = *self.index.get(id)?;
+        let attempt = self.attempts.get_mut(at)?;
+        attempt.events.push(seq);
+        Some(attempt)
+    }
+}

@@ -1,0 +1,83 @@
+//! What the hidden tests said.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Status of one test, as SWE-bench's parsers name them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TestStatus {
+    /// Passed.
+    Passed,
+    /// Failed.
+    Failed,
+    /// Could not run (collection, fixture).
+    Error,
+    /// Skipped.
+    Skipped,
+    /// Failed as it was marked to.
+    Xfail,
+    /// Passed although marked to fail.
+    Xpass,
+}
+
+/// What a run of the hidden tests means.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictOutcome {
+    /// Every expected test passed.
+    Resolved,
+    /// At least one expected test did not.
+    Unresolved,
+    /// We could not tell. Never a loss of the agent's; in no dataset.
+    Infrastructure,
+}
+
+/// The verdict on a patch.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The verdict.
+    pub outcome: VerdictOutcome,
+    /// One line that says why.
+    pub reason: String,
+    /// Whether the patch applied to the base state (an empty patch always does).
+    pub patch_applied: bool,
+    /// FAIL_TO_PASS tests that passed.
+    pub fail_to_pass_ok: Vec<String>,
+    /// FAIL_TO_PASS tests that did not, absent ones included.
+    pub fail_to_pass_bad: Vec<String>,
+    /// How many PASS_TO_PASS tests passed.
+    pub pass_to_pass_ok: usize,
+    /// PASS_TO_PASS tests that did not, absent ones included.
+    pub pass_to_pass_bad: Vec<String>,
+    /// Exit code of the test runner; `None` when it did not run or was killed.
+    pub exit_code: Option<i32>,
+    /// Wall time of the run in milliseconds; 0 when nothing ran (empty patch, cached).
+    pub wall_ms: u64,
+}
+
+impl Verdict {
+    /// Whether the hidden tests pass.
+    pub fn is_resolved(&self) -> bool {
+        self.outcome == VerdictOutcome::Resolved
+    }
+}
+
+/// What a test run reported, test by test.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct TestReport {
+    /// Status by test id (`tests/test_x.py::test_y[param]`).
+    pub statuses: BTreeMap<String, TestStatus>,
+    /// Exit code of the runner; `None` when it was killed by a signal or a limit.
+    pub exit_code: Option<i32>,
+    /// Whether a limit (time, memory, output) ended it.
+    pub timed_out: bool,
+    /// Whether start and end markers of this very run were both found.
+    pub complete: bool,
+    /// Short failure text by test id (the lines that say what was expected), capped.
+    pub failures: BTreeMap<String, String>,
+    /// Wall time, milliseconds.
+    pub wall_ms: u64,
+    /// Last lines of the raw output, capped: for people and for failure reports.
+    pub tail: String,
+}
