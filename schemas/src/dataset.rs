@@ -84,8 +84,8 @@ pub struct DatasetRow {
     pub resolved: bool,
     /// Whether a teacher made it.
     pub off_policy: bool,
-    /// Sequence numbers of the events that it was made from.
-    pub events: Vec<u64>,
+    /// Ids of the events that it was made from ([`crate::Trajectory::events`]).
+    pub events: Vec<String>,
     /// The conversation.
     pub messages: Vec<ChatMessage>,
 }

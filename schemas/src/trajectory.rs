@@ -29,8 +29,10 @@ pub struct Trajectory {
     pub abandoned: bool,
     /// Failures of ours that hit it, oldest first.
     pub failures: Vec<Failure>,
-    /// Sequence numbers of the events that it was folded from.
-    pub events: Vec<u64>,
+    /// Ids of the events that say what it did and what came of it (scheduling, steps,
+    /// patch, verdict), in order. Ids are names derived from meaning, so two runs with
+    /// the same seed have the same ones, whatever their sequence numbers are.
+    pub events: Vec<String>,
 }
 
 impl Trajectory {
@@ -110,41 +112,41 @@ impl Ledger {
                     scores: BTreeMap::new(),
                     abandoned: false,
                     failures: Vec::new(),
-                    events: vec![record.seq],
+                    events: vec![record.event_id.clone()],
                 });
             }
-            Event::SandboxOpened(body) => {
-                self.touch(&body.attempt, record.seq);
-            }
             Event::StepTaken(body) => {
-                if let Some(attempt) = self.touch(&body.attempt, record.seq)
+                if let Some(attempt) = self.get_mut(&body.attempt)
                     && body.step.index as usize == attempt.steps.len()
                 {
                     attempt.steps.push(body.step.clone());
+                    attempt.events.push(record.event_id.clone());
                 }
             }
             Event::PatchSubmitted(body) => {
-                if let Some(attempt) = self.touch(&body.end.attempt, record.seq) {
+                if let Some(attempt) = self.get_mut(&body.end.attempt) {
                     attempt.end = Some(body.end.clone());
+                    attempt.events.push(record.event_id.clone());
                 }
             }
             Event::Graded(body) => {
-                if let Some(attempt) = self.touch(&body.attempt, record.seq) {
+                if let Some(attempt) = self.get_mut(&body.attempt) {
                     attempt.verdict = Some(body.verdict.clone());
+                    attempt.events.push(record.event_id.clone());
                 }
             }
             Event::VerifierScored(body) => {
-                if let Some(attempt) = self.touch(&body.attempt, record.seq) {
+                if let Some(attempt) = self.get_mut(&body.attempt) {
                     attempt.scores.insert(body.verifier.clone(), body.score);
                 }
             }
             Event::AttemptAbandoned(body) => {
-                if let Some(attempt) = self.touch(&body.attempt, record.seq) {
+                if let Some(attempt) = self.get_mut(&body.attempt) {
                     attempt.abandoned = true;
                 }
             }
             Event::AttemptFailed(body) => {
-                if let Some(attempt) = self.touch(&body.attempt, record.seq) {
+                if let Some(attempt) = self.get_mut(&body.attempt) {
                     attempt.failures.push(body.failure.clone());
                 }
             }
@@ -152,10 +154,8 @@ impl Ledger {
         }
     }
 
-    fn touch(&mut self, id: &AttemptId, seq: u64) -> Option<&mut Trajectory> {
+    fn get_mut(&mut self, id: &AttemptId) -> Option<&mut Trajectory> {
         let at = *self.index.get(id)?;
-        let attempt = self.attempts.get_mut(at)?;
-        attempt.events.push(seq);
-        Some(attempt)
+        self.attempts.get_mut(at)
     }
 }

@@ -1,1 +1,24 @@
-//! gametape-supervisor
+//! The tree of actors and the decisions of the loop.
+//!
+//! - [`child`]: an actor under supervision. A panicking handler kills an actix actor
+//!   *and* actix's own `Supervisor` silently, so every child here carries a guard
+//!   whose `Drop` reports the death; a **fresh** child is made by a factory.
+//! - [`restart`]: when a child is restarted and when its death ends the process;
+//!   a pure function of (deaths so far, clock).
+//! - [`core`]: what the loop does next; a pure function of the tape.
+//! - [`plan`]: how much of everything; the configuration that [`core`] reads.
+//!
+//! **Not here:** what the rooms do, and how the process ends. Escalation is a
+//! callback that the edge hands in.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod child;
+pub mod core;
+pub mod plan;
+pub mod restart;
+
+pub use child::{ChildReport, ChildSpec, Supervised};
+pub use core::{AttemptGroup, LoopState, Next, Purpose, next};
+pub use plan::{AttemptsPlan, LoopPlan};
+pub use restart::{RestartPolicy, Verdict};

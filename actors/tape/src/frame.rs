@@ -1,0 +1,172 @@
+//! The commit frame: what one value of the database holds.
+//!
+//! ```text
+//! magic  "GTFR"          4 bytes
+//! format                 u16, big-endian, now 1
+//! codec                  u16: 1 = zstd over length-prefixed MessagePack events
+//! first sequence         u64
+//! count                  u32
+//! raw length             u32: bytes of the block before compression
+//! writer epoch           u64: how often the tape was opened for writing
+//! previous frame         32 bytes: blake3 of the whole previous frame (zeros first)
+//! crc32c                 u32: of everything before it and everything after it
+//! block                  the rest
+//! ```
+//! A frame is atomic by itself: it is one value under one key, written whole.
+
+use gametape_schemas::{Record, codec};
+
+const MAGIC: &[u8; 4] = b"GTFR";
+/// Newest frame format that this version reads and writes.
+pub const FORMAT: u16 = 1;
+const CODEC_ZSTD: u16 = 1;
+const HEADER: usize = 4 + 2 + 2 + 8 + 4 + 4 + 8 + 32;
+const CRC_END: usize = HEADER + 4;
+/// zstd level: 3 is the measured balance (0.50 × raw at 40k events/s).
+const LEVEL: i32 = 3;
+/// A block that claims to be larger than this is damage, not data.
+const MAX_RAW: usize = 1 << 30;
+
+/// Why bytes are not a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Not ours.
+    #[error("the magic number is wrong: this is not a commit frame")]
+    Magic,
+    /// Written by a newer version.
+    #[error("frame format {0} is newer than this version reads ({FORMAT})")]
+    Newer(u16),
+    /// Some bit is not what was written.
+    #[error("{0}")]
+    Damaged(String),
+    /// An event inside cannot be read.
+    #[error("{0}")]
+    Event(#[from] codec::CodecError),
+}
+
+/// The header of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Sequence number of the first event.
+    pub first: u64,
+    /// Number of events.
+    pub count: u32,
+    /// Bytes of the block before compression.
+    pub raw: u32,
+    /// Which opening of the tape wrote it.
+    pub epoch: u64,
+    /// Hash of the previous frame.
+    pub previous: [u8; 32],
+}
+
+/// Hash that the next frame names.
+pub fn hash(frame: &[u8]) -> [u8; 32] {
+    *blake3::hash(frame).as_bytes()
+}
+
+/// Writes a frame.
+///
+/// # Errors
+/// When an event has no encoding or the compressor fails (out of memory).
+pub fn write(records: &[Record], epoch: u64, previous: [u8; 32]) -> Result<Vec<u8>, FrameError> {
+    let mut raw = Vec::new();
+    for record in records {
+        let bytes = codec::encode(record)?;
+        let length = u32::try_from(bytes.len())
+            .map_err(|_| FrameError::Damaged("an event of over 4 GiB".to_owned()))?;
+        raw.extend_from_slice(&length.to_be_bytes());
+        raw.extend_from_slice(&bytes);
+    }
+    let damaged = |e: std::num::TryFromIntError| FrameError::Damaged(e.to_string());
+    let block = zstd::bulk::compress(&raw, LEVEL)
+        .map_err(|e| FrameError::Damaged(format!("compression failed: {e}")))?;
+    let mut out = Vec::with_capacity(CRC_END + block.len());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&FORMAT.to_be_bytes());
+    out.extend_from_slice(&CODEC_ZSTD.to_be_bytes());
+    out.extend_from_slice(&records.first().map_or(0, |r| r.seq).to_be_bytes());
+    out.extend_from_slice(&u32::try_from(records.len()).map_err(damaged)?.to_be_bytes());
+    out.extend_from_slice(&u32::try_from(raw.len()).map_err(damaged)?.to_be_bytes());
+    out.extend_from_slice(&epoch.to_be_bytes());
+    out.extend_from_slice(&previous);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &block);
+    out.extend_from_slice(&crc.to_be_bytes());
+    out.extend_from_slice(&block);
+    Ok(out)
+}
+
+/// Reads and checks a frame's header and checksum.
+///
+/// # Errors
+/// Whatever is wrong with it.
+pub fn check(frame: &[u8]) -> Result<Header, FrameError> {
+    let bytes = |from: usize, to: usize| {
+        frame
+            .get(from..to)
+            .ok_or_else(|| FrameError::Damaged("the frame is cut short".to_owned()))
+    };
+    let number = |from: usize, to: usize| {
+        bytes(from, to).map(|b| b.iter().fold(0u64, |n, byte| n << 8 | u64::from(*byte)))
+    };
+    if bytes(0, 4)? != MAGIC {
+        return Err(FrameError::Magic);
+    }
+    let header = bytes(0, HEADER)?;
+    let block = frame.get(CRC_END..).unwrap_or_default();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(header), block);
+    let format = number(4, 6)? as u16;
+    if number(HEADER, CRC_END)? != u64::from(crc) {
+        return Err(FrameError::Damaged("the checksum does not match".to_owned()));
+    }
+    if format > FORMAT {
+        return Err(FrameError::Newer(format));
+    }
+    if number(6, 8)? != u64::from(CODEC_ZSTD) {
+        return Err(FrameError::Damaged("an unknown codec".to_owned()));
+    }
+    let mut previous = [0; 32];
+    previous.copy_from_slice(bytes(32, HEADER)?);
+    Ok(Header {
+        first: number(8, 16)?,
+        count: number(16, 20)? as u32,
+        raw: number(20, 24)? as u32,
+        epoch: number(24, 32)?,
+        previous,
+    })
+}
+
+/// Reads a frame whole.
+///
+/// # Errors
+/// Whatever is wrong with it.
+pub fn read(frame: &[u8]) -> Result<(Header, Vec<Record>), FrameError> {
+    let header = check(frame)?;
+    let damaged = |what: &str| FrameError::Damaged(what.to_owned());
+    let length = header.raw as usize;
+    if length > MAX_RAW {
+        return Err(damaged("the block claims an impossible length"));
+    }
+    let raw = zstd::bulk::decompress(frame.get(CRC_END..).unwrap_or_default(), length)
+        .map_err(|e| FrameError::Damaged(format!("the block does not decompress: {e}")))?;
+    let mut rest = raw.as_slice();
+    let mut records = Vec::with_capacity((header.count as usize).min(4096));
+    while !rest.is_empty() {
+        let (prefix, tail) = rest
+            .split_at_checked(4)
+            .ok_or_else(|| damaged("the block ends in a length"))?;
+        let length = prefix.iter().fold(0usize, |n, b| n << 8 | usize::from(*b));
+        let (event, tail) = tail
+            .split_at_checked(length)
+            .ok_or_else(|| damaged("the block ends in an event"))?;
+        records.push(codec::decode(event)?);
+        rest = tail;
+    }
+    let contiguous = records
+        .iter()
+        .zip(header.first..)
+        .all(|(record, seq)| record.seq == seq);
+    if records.len() != header.count as usize || !contiguous {
+        return Err(damaged("the events are not the ones that the header names"));
+    }
+    Ok((header, records))
+}

@@ -1,0 +1,201 @@
+//! The command line: verbs, flags and exit codes.
+
+use clap::{Args, Parser, Subcommand};
+use gametape_schemas::{Failure, FailureKind};
+use std::path::PathBuf;
+
+/// Every verb, for the documentation's own test.
+pub const VERBS: &[&str] = &["loop", "report", "doctor", "forge", "tape", "dataset", "model"];
+
+/// Records every step a coding agent takes on graded tasks, and trains a better agent
+/// and a verifier from the tape.
+#[derive(Parser, Debug)]
+#[command(name = "gametape", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Machine-readable output where there is one.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// More detail in the log (`RUST_LOG` overrides).
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// Where a run lies.
+#[derive(Args, Clone, Debug)]
+pub struct RunDir {
+    /// Directory of the run: tape, checkpoints, reports, log.
+    #[arg(long = "run", value_name = "DIR", default_value = "gametape-run")]
+    pub run: PathBuf,
+}
+
+/// Which configuration.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// Built-in profile to start from: `default` or `smoke`.
+    #[arg(long, default_value = "default")]
+    pub profile: String,
+    /// TOML file whose keys override the profile's.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Run the self-improvement loop, or go on with it after any interruption.
+    Loop {
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print the resolved configuration and stop.
+        #[arg(long)]
+        print_config: bool,
+        /// Say what would be done and what it needs, and stop.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the results of a run again, from its tape alone.
+    Report {
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+        /// Write report.txt, report.svg and report.json into this directory.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Check this machine: what is there, what is missing, what to do.
+    Doctor {
+        /// Where the run would lie (for the disk check).
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// Make tasks from packages and stop (the first phase of the loop).
+    Forge {
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Read a tape.
+    Tape {
+        /// What about it.
+        #[command(subcommand)]
+        action: TapeAction,
+    },
+    /// Rebuild datasets from a tape.
+    Dataset {
+        /// What about them.
+        #[command(subcommand)]
+        action: DatasetAction,
+    },
+    /// Look at a model before loading it.
+    Model {
+        /// What about it.
+        #[command(subcommand)]
+        action: ModelAction,
+    },
+}
+
+/// `gametape tape …`
+#[derive(Subcommand, Debug)]
+pub enum TapeAction {
+    /// Check every frame and every event; name the first bad sequence number.
+    Verify {
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// Events, bytes, compression, types and streams.
+    Stats {
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// One attempt, step by step (`ATTEMPT` may be shortened); or list attempts.
+    Show {
+        /// Its id, or the beginning of it. Without it: a line per attempt.
+        attempt: Option<String>,
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// The last events.
+    Tail {
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        count: usize,
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// All events as JSON lines.
+    Export {
+        /// File to write, `-` for standard output.
+        #[arg(long, default_value = "-")]
+        out: PathBuf,
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// A new tape from exported JSON lines; its digest equals the original's.
+    Import {
+        /// File to read.
+        file: PathBuf,
+        /// Where the new run lies (its tape must not exist).
+        #[command(flatten)]
+        run: RunDir,
+    },
+}
+
+/// `gametape dataset …`
+#[derive(Subcommand, Debug)]
+pub enum DatasetAction {
+    /// Rebuild every dataset of the run from the tape and compare digests.
+    Verify {
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// Write a dataset's rows as JSON lines.
+    Export {
+        /// `policy` or `verifier`.
+        name: String,
+        /// File to write, `-` for standard output.
+        #[arg(long, default_value = "-")]
+        out: PathBuf,
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+}
+
+/// `gametape model …`
+#[derive(Subcommand, Debug)]
+pub enum ModelAction {
+    /// Shape, parameters and the memory that sampling and training need.
+    Inspect {
+        /// A Hugging Face directory or a GGUF file.
+        path: PathBuf,
+    },
+}
+
+/// Exit codes are stable: scripts may rely on them.
+pub fn exit_code(failure: &Failure) -> u8 {
+    match (failure.kind, failure.code.as_str()) {
+        (FailureKind::Cancelled, _) => 130,
+        (_, "GT-TAPE-LOCKED") => 4,
+        (FailureKind::Disk, _) | (_, "GT-TAPE-FULL") => 5,
+        (FailureKind::Input, _) => 2,
+        (_, "GT-SANDBOX-UNAVAILABLE") | (FailureKind::Provision, _) => 3,
+        (FailureKind::Tape, _) => 6,
+        _ => 1,
+    }
+}

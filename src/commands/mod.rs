@@ -1,0 +1,320 @@
+//! The verbs of the command line.
+
+pub mod dataset;
+pub mod show;
+
+use crate::cli::{
+    Cli, ConfigArgs, DatasetAction, ModelAction, RunDir, TapeAction, Verb, exit_code,
+};
+use crate::config::{self, Paths};
+use crate::run::Ended;
+use crate::system;
+use gametape_schemas::{Failure, FailureKind, Record};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Does what the command line says; every failure is printed with what to do.
+pub fn run(cli: Cli) -> ExitCode {
+    match dispatch(&cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            if cli.json {
+                println!("{}", serde_json::json!({ "error": failure }));
+            }
+            eprintln!("error: {failure}");
+            ExitCode::from(exit_code(&failure))
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    match &cli.verb {
+        Verb::Loop {
+            run,
+            config,
+            print_config,
+            dry_run,
+        } => {
+            let (config, paths) = resolve(run, config)?;
+            if *print_config {
+                print!("{}", toml::to_string_pretty(&config).map_err(output)?);
+                return Ok(ExitCode::SUCCESS);
+            }
+            if *dry_run {
+                print!("{}", system::describe(&config, &paths)?);
+                return Ok(ExitCode::SUCCESS);
+            }
+            let _log = start_log(&paths, cli.verbose)?;
+            let (ended, records) = system::run_loop(config, paths.clone())?;
+            if ended == Ended::AlreadyFinished {
+                eprintln!("this run is finished; nothing was run again");
+            }
+            let report = crate::report::Report::from_records(&records);
+            write_report(&report, &paths.run.join("report"))?;
+            if cli.json {
+                print_json(&report)?;
+            } else {
+                print!("{}", report.to_text());
+                print!("{}", what_next(&paths));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Forge { run, config } => {
+            let (config, paths) = resolve(run, config)?;
+            let _log = start_log(&paths, cli.verbose)?;
+            let records = system::run_forge(config, paths)?;
+            let report = crate::report::Report::from_records(&records);
+            print!("{}", report.to_text());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Report { run, out } => {
+            let paths = Paths::new(run.run.clone())?;
+            let report = crate::report::Report::from_records(&read_tape(&paths)?);
+            if let Some(out) = out {
+                write_report(&report, out)?;
+            }
+            if cli.json {
+                print_json(&report)?;
+            } else {
+                print!("{}", report.to_text());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Doctor { run } => {
+            let paths = Paths::new(run.run.clone())?;
+            let checks = system::checks(&paths);
+            if cli.json {
+                print_json(&checks)?;
+            } else {
+                print!("{}", crate::doctor::render(&checks));
+            }
+            Ok(ExitCode::from(crate::doctor::exit_code(&checks)))
+        }
+        Verb::Tape { action } => tape(action, cli.json),
+        Verb::Dataset { action } => datasets(action, cli.json),
+        Verb::Model {
+            action: ModelAction::Inspect { path },
+        } => {
+            let description = gametape_model::inspect(path)?;
+            if cli.json {
+                print_json(&description)?;
+            } else {
+                print!("{description}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn tape(action: &TapeAction, json: bool) -> Result<ExitCode, Failure> {
+    match action {
+        TapeAction::Verify { run } => {
+            let paths = Paths::new(run.run.clone())?;
+            let report = gametape_tape::verify(&existing(&paths)?)?;
+            if json {
+                print_json(&report)?;
+            } else {
+                print!("{report}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        TapeAction::Stats { run } => {
+            let paths = Paths::new(run.run.clone())?;
+            let stats = gametape_tape::stats(&existing(&paths)?)?;
+            if json {
+                print_json(&stats)?;
+            } else {
+                print!("{stats}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        TapeAction::Show { attempt, run } => {
+            let records = read_tape(&Paths::new(run.run.clone())?)?;
+            match attempt {
+                Some(name) => print!("{}", show::attempt(&records, name)?),
+                None => print!("{}", show::list(&records)),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        TapeAction::Tail { count, run } => {
+            let records = read_tape(&Paths::new(run.run.clone())?)?;
+            print!("{}", show::tail(&records, *count));
+            Ok(ExitCode::SUCCESS)
+        }
+        TapeAction::Export { out, run } => {
+            let paths = Paths::new(run.run.clone())?;
+            let mut bytes = Vec::new();
+            gametape_tape::export(&existing(&paths)?, &mut bytes)?;
+            write_out(out, &bytes)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        TapeAction::Import { file, run } => {
+            let paths = Paths::new(run.run.clone())?;
+            let input = std::fs::File::open(file).map_err(|error| {
+                Failure::new(
+                    FailureKind::Input,
+                    "GT-TAPE-IO",
+                    format!("{} cannot be read: {error}", file.display()),
+                )
+                .with_help("name a file that `gametape tape export` wrote")
+            })?;
+            let imported = gametape_tape::import(&paths.tape(), std::io::BufReader::new(input))?;
+            println!("{imported}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn datasets(action: &DatasetAction, json: bool) -> Result<ExitCode, Failure> {
+    match action {
+        DatasetAction::Verify { run } => {
+            let records = read_tape(&Paths::new(run.run.clone())?)?;
+            let checks = dataset::verify(&records)?;
+            if json {
+                print_json(&checks)?;
+            } else {
+                for check in &checks {
+                    println!(
+                        "{:<10} {:>6} rows  recorded {}  rebuilt {}  {}",
+                        check.name,
+                        check.rows,
+                        check.recorded.short(),
+                        check.rebuilt.short(),
+                        if check.agrees() { "equal" } else { "DIFFERENT" }
+                    );
+                }
+            }
+            Ok(if checks.iter().all(dataset::Check::agrees) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        DatasetAction::Export { name, out, run } => {
+            let records = read_tape(&Paths::new(run.run.clone())?)?;
+            write_out(out, &dataset::export(&records, name)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn resolve(run: &RunDir, args: &ConfigArgs) -> Result<(config::Config, Paths), Failure> {
+    let config = config::load(&args.profile, args.config.as_deref())?;
+    Ok((config, Paths::new(run.run.clone())?))
+}
+
+/// The tape's directory, which must exist: reading never creates one.
+fn existing(paths: &Paths) -> Result<std::path::PathBuf, Failure> {
+    let tape = paths.tape();
+    if tape.is_dir() {
+        return Ok(tape);
+    }
+    Err(Failure::new(
+        FailureKind::Input,
+        "GT-TAPE-NONE",
+        format!("there is no tape in {}", paths.run.display()),
+    )
+    .with_help("name the directory of a run with --run DIR; `gametape loop` makes one"))
+}
+
+fn read_tape(paths: &Paths) -> Result<Vec<Record>, Failure> {
+    gametape_tape::read_all(&existing(paths)?)
+}
+
+fn write_report(report: &crate::report::Report, directory: &Path) -> Result<(), Failure> {
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(directory.join(name), bytes).map_err(|e| unwritable(directory, &e))
+    };
+    std::fs::create_dir_all(directory).map_err(|e| unwritable(directory, &e))?;
+    write("report.txt", report.to_text().as_bytes())?;
+    write("report.svg", report.to_svg()?.as_bytes())?;
+    write(
+        "report.json",
+        &serde_json::to_vec_pretty(report).map_err(output)?,
+    )
+}
+
+fn write_out(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    if out == Path::new("-") {
+        // A closed pipe (`| head`) is the reader's choice, not a failure.
+        match std::io::stdout().lock().write_all(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(output),
+        }
+    } else {
+        std::fs::write(out, bytes).map_err(|e| unwritable(out, &e))
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string_pretty(value).map_err(output)?);
+    Ok(())
+}
+
+fn what_next(paths: &Paths) -> String {
+    let run = paths.run.display();
+    format!(
+        "\nThe tape is in {tape}; the picture is {run}/report/report.svg\n\
+         What next:\n  \
+         gametape tape show --run {run}            every attempt; add an id for its steps\n  \
+         gametape dataset verify --run {run}       rebuild the datasets from the tape, compare digests\n  \
+         gametape report --run {run}               print all of this again, from the tape alone\n  \
+         gametape loop --config mine.toml --run … the same loop on your own packages (docs/guide.md)\n",
+        tape = paths.tape().display(),
+    )
+}
+
+/// The log of a run goes to a file; warnings also to the terminal.
+fn start_log(paths: &Paths, verbose: bool) -> Result<(), Failure> {
+    use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+    std::fs::create_dir_all(&paths.run).map_err(|e| unwritable(&paths.run, &e))?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(paths.run.join("gametape.log"))
+        .map_err(|e| unwritable(&paths.run, &e))?;
+    let level = if verbose { "debug" } else { "info" };
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},sled=warn")));
+    let to_file = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(std::sync::Mutex::new(file))
+        .with_filter(filter);
+    let to_terminal = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_filter(EnvFilter::new("warn"));
+    // A second initialisation (tests in one process) keeps the first.
+    let _ = tracing_subscriber::registry()
+        .with(to_file)
+        .with(to_terminal)
+        .try_init();
+    Ok(())
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    let full = error.raw_os_error() == Some(libc::ENOSPC);
+    Failure::new(
+        if full {
+            FailureKind::Disk
+        } else {
+            FailureKind::Input
+        },
+        "GT-RUN-UNWRITABLE",
+        format!("{} cannot be written: {error}", path.display()),
+    )
+    .with_help(if full {
+        "free some space, then type the same command again"
+    } else {
+        "check the directory and its permissions, or name another one"
+    })
+}
+
+fn output(error: impl std::fmt::Display) -> Failure {
+    Failure::new(
+        FailureKind::Internal,
+        "GT-RUN-INTERNAL",
+        format!("the output cannot be written: {error}"),
+    )
+}

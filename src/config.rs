@@ -1,0 +1,327 @@
+//! Configuration: a built-in profile, then a TOML file, then environment variables
+//! (`GAMETAPE_LOOP__SEED=3` sets `loop.seed`), then flags. Unknown keys and wrong
+//! types are errors that name the key. The result goes on the tape.
+
+use crate::forge::ForgeRecipe;
+use config::{Environment, File, FileFormat};
+use gametape_schemas::message::Hyperparameters;
+use gametape_schemas::{Failure, FailureKind, Sampling};
+use gametape_supervisor::AttemptsPlan;
+use gametape_trainer::recipe::PolicyRecipe;
+use gametape_verifier::recipe::VerifierRecipe;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Profiles that are built in.
+pub const PROFILES: &[(&str, &str)] = &[
+    ("default", include_str!("profiles/default.toml")),
+    ("smoke", include_str!("profiles/smoke.toml")),
+];
+
+/// Everything that decides what a run does. Where things lie on a machine
+/// ([`Paths`]) is not part of it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The base model.
+    pub model: ModelConfig,
+    /// How bugs are planted.
+    pub forge: ForgeRecipe,
+    /// In which packages, and how many tasks each gives.
+    pub packages: Vec<PackageConfig>,
+    /// The tools' and turns' limits.
+    pub scaffold: ScaffoldConfig,
+    /// Which wins train the policy.
+    pub policy_dataset: PolicyRecipe,
+    /// How the policy is trained.
+    pub policy_training: Hyperparameters,
+    /// The tuned policy on tasks without demonstrations.
+    pub explore: AttemptsPlan,
+    /// Which wins and losses train the verifier.
+    pub verifier_dataset: VerifierRecipe,
+    /// How the verifier is trained.
+    pub verifier_training: Hyperparameters,
+    /// The base policy on held-out tasks.
+    pub evaluate_base: AttemptsPlan,
+    /// The tuned policy on held-out tasks.
+    pub evaluate_tuned: AttemptsPlan,
+    /// Limits of the machine.
+    pub limits: Limits,
+}
+
+/// One subject package.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageConfig {
+    /// Name of a pinned package (`src/forge/packages.toml` of the source).
+    pub name: String,
+    /// Tasks that the teacher demonstrates.
+    #[serde(default)]
+    pub train: u32,
+    /// Tasks of other functions that the tuned policy explores for the verifier.
+    #[serde(default)]
+    pub explore: u32,
+    /// Tasks for the evaluation. A package that has any is never trained on.
+    #[serde(default)]
+    pub held_out: u32,
+}
+
+/// The base model.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// `smollm2` (the default that set-up downloads), `tiny-random` (made here, for
+    /// trying the machinery) or a path to a Hugging Face directory or a GGUF file.
+    pub source: String,
+}
+
+/// Limits of an attempt.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaffoldConfig {
+    /// At most this many turns.
+    pub turns: u32,
+    /// Tasks whose attempts run side by side.
+    pub groups_in_flight: usize,
+    /// Seconds that the hidden tests may take.
+    pub test_timeout_s: u64,
+}
+
+/// Limits of the machine.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Threads of libtorch; 0 = all cores.
+    pub model_threads: usize,
+    /// Sandboxes at work at once; 0 = all cores.
+    pub sandboxes: usize,
+    /// The loop pauses when less than this is free where the run lies, MiB.
+    pub min_free_disk_mib: u64,
+    /// A failure of ours is tried again this often.
+    pub retries: u32,
+}
+
+/// Where things lie on this machine. Never part of an id, a dataset or a row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Paths {
+    /// The run: tape, checkpoints, reports, log.
+    pub run: PathBuf,
+    /// The user's cache: libtorch, models, packages, environments.
+    pub cache: PathBuf,
+}
+
+impl Paths {
+    /// With the cache found as documented: `GAMETAPE_CACHE`, XDG, home.
+    ///
+    /// # Errors
+    /// When none of the three is set.
+    pub fn new(run: PathBuf) -> Result<Self, Failure> {
+        let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+        let cache = from("GAMETAPE_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| from("XDG_CACHE_HOME").map(|d| PathBuf::from(d).join("gametape")))
+            .or_else(|| from("HOME").map(|d| PathBuf::from(d).join(".cache/gametape")))
+            .ok_or_else(|| {
+                input(
+                    "GT-CONFIG-CACHE",
+                    "no place for the cache: HOME is not set",
+                    "set GAMETAPE_CACHE to a directory that you can write",
+                )
+            })?;
+        Ok(Self { run, cache })
+    }
+
+    /// The tape of the run.
+    pub fn tape(&self) -> PathBuf {
+        self.run.join("tape")
+    }
+}
+
+/// Reads the configuration of a run.
+///
+/// # Errors
+/// `GT-CONFIG-*`, naming the file and the key.
+pub fn load(profile: &str, file: Option<&Path>) -> Result<Config, Failure> {
+    let names = || {
+        PROFILES
+            .iter()
+            .map(|(name, _)| *name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let (_, text) = PROFILES
+        .iter()
+        .find(|(name, _)| *name == profile)
+        .ok_or_else(|| {
+            input(
+                "GT-CONFIG-PROFILE",
+                format!("there is no profile `{profile}`"),
+                format!("the profiles are: {}", names()),
+            )
+        })?;
+    let mut builder =
+        config::Config::builder().add_source(File::from_str(text, FileFormat::Toml));
+    if let Some(path) = file {
+        if !path.is_file() {
+            return Err(input(
+                "GT-CONFIG-FILE",
+                format!("the configuration file {} does not exist", path.display()),
+                "name an existing TOML file with --config, or leave the flag out",
+            ));
+        }
+        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+    }
+    // Only names with `__`: GAMETAPE_CACHE and its like are not configuration.
+    let settings = std::env::vars()
+        .filter(|(name, _)| name.starts_with("GAMETAPE_") && name.contains("__"))
+        .collect();
+    builder = builder.add_source(
+        Environment::with_prefix("GAMETAPE")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(settings)),
+    );
+    let bad = |error: config::ConfigError| {
+        input(
+            "GT-CONFIG-VALUE",
+            format!(
+                "the configuration ({}) cannot be used: {error}",
+                file.map_or_else(|| format!("profile {profile}"), |p| p.display().to_string())
+            ),
+            "`gametape loop --print-config` prints every key with its value; docs/guide.md explains them",
+        )
+    };
+    let config: Config = builder
+        .build()
+        .map_err(bad)?
+        .try_deserialize()
+        .map_err(bad)?;
+    config.check()?;
+    Ok(config)
+}
+
+impl Config {
+    /// What types cannot say.
+    fn check(&self) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        for (name, plan) in [
+            ("explore", &self.explore),
+            ("evaluate_base", &self.evaluate_base),
+            ("evaluate_tuned", &self.evaluate_tuned),
+        ] {
+            let Sampling {
+                temperature,
+                top_p,
+                max_tokens,
+            } = plan.sampling;
+            if plan.attempts == 0 {
+                wrong.push(format!("{name}.attempts must be at least 1"));
+            }
+            if !(0.0..=10.0).contains(&temperature) {
+                wrong.push(format!("{name}.sampling.temperature must be in 0..=10"));
+            }
+            if !(top_p > 0.0 && top_p <= 1.0) {
+                wrong.push(format!("{name}.sampling.top_p must be in (0, 1]"));
+            }
+            if max_tokens == 0 {
+                wrong.push(format!("{name}.sampling.max_tokens must be at least 1"));
+            }
+        }
+        for (name, hyper) in [
+            ("policy_training", &self.policy_training),
+            ("verifier_training", &self.verifier_training),
+        ] {
+            if hyper.epochs == 0 || hyper.batch_size == 0 || hyper.max_tokens == 0 {
+                wrong.push(format!(
+                    "{name}: epochs, batch_size and max_tokens must be at least 1"
+                ));
+            }
+            if !(hyper.learning_rate > 0.0 && hyper.learning_rate < 1.0) {
+                wrong.push(format!("{name}.learning_rate must be in (0, 1)"));
+            }
+        }
+        for package in &self.packages {
+            let PackageConfig {
+                name,
+                train,
+                explore,
+                held_out,
+            } = package;
+            if *held_out > 0 && train + explore > 0 {
+                wrong.push(format!(
+                    "packages: {name} is held out and trained on; it can be one of the two"
+                ));
+            }
+            if held_out + train + explore == 0 {
+                wrong.push(format!("packages: {name} gives no tasks"));
+            }
+        }
+        let total = |count: fn(&PackageConfig) -> u32| self.packages.iter().map(count).sum::<u32>();
+        for (name, sum) in [
+            ("train", total(|p| p.train)),
+            ("explore", total(|p| p.explore)),
+            ("held_out", total(|p| p.held_out)),
+        ] {
+            if sum == 0 {
+                wrong.push(format!("packages: no package has `{name}` tasks"));
+            }
+        }
+        if self.scaffold.turns == 0 {
+            wrong.push("scaffold.turns must be at least 1".to_owned());
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(input(
+            "GT-CONFIG-VALUE",
+            wrong.join("; "),
+            "correct the values in the file, the GAMETAPE_… variables or the flags",
+        ))
+    }
+}
+
+fn input(code: &str, message: impl Into<String>, help: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Input, code, message).with_help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn every_profile_loads() {
+        for (name, _) in PROFILES {
+            load(name, None).unwrap();
+        }
+    }
+
+    #[test]
+    fn unknown_keys_wrong_types_and_missing_files_are_named() {
+        let write = |text: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file
+        };
+        let file = write("sede = 3\n");
+        let failure = load("smoke", Some(file.path())).unwrap_err();
+        assert_eq!(failure.code, "GT-CONFIG-VALUE");
+        assert!(failure.message.contains("sede"), "{failure}");
+
+        let file = write("seed = \"many\"\n");
+        let failure = load("smoke", Some(file.path())).unwrap_err();
+        assert!(failure.message.contains("seed"), "{failure}");
+
+        let file = write("[explore]\nattempts = 0\n");
+        let failure = load("smoke", Some(file.path())).unwrap_err();
+        assert!(failure.message.contains("explore.attempts"), "{failure}");
+
+        let failure = load("smoke", Some(Path::new("/nowhere/x.toml"))).unwrap_err();
+        assert_eq!(failure.code, "GT-CONFIG-FILE");
+        let failure = load("huge", None).unwrap_err();
+        assert!(failure.help.contains("default"), "{failure}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Forging tasks, making attempts, grading them.
+
+use super::driver::{Driver, internal};
+use super::progress::Phase;
+use crate::rooms::ask;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use gametape_schemas::event::{AttemptScheduled, Graded, NewEvent};
+use gametape_schemas::message::{
+    AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts,
+};
+use gametape_schemas::{
+    AttemptId, DatasetKind, Digest, Event, Failure, FailureKind, PolicyRef, StreamId, Task,
+    Verdict, VerdictOutcome,
+};
+use gametape_supervisor::{AttemptGroup, Purpose};
+
+impl Driver {
+    /// Makes the attempts of a phase, group by group.
+    pub(super) async fn attempt(
+        &mut self,
+        purpose: Purpose,
+        groups: Vec<AttemptGroup>,
+    ) -> Result<(), Failure> {
+        let total = groups.iter().map(|g| g.attempts.len() as u64).sum();
+        let mut phase = Phase::begin(format!("attempts: {}", purpose.as_str()), total);
+        // Attempts of a model go one group at a time: the composition of every batch,
+        // and with it every sampled token, is then the same in every run.
+        let in_flight = match purpose {
+            Purpose::Teacher => self.config.scaffold.groups_in_flight.max(1),
+            _ => 1,
+        };
+        let mut waiting = groups.into_iter();
+        let mut running = FuturesUnordered::new();
+        let (mut done, mut ended, mut failed) = (0u64, 0u64, 0u64);
+        loop {
+            while running.len() < in_flight && !self.stop.is_requested() {
+                let Some(group) = waiting.next() else { break };
+                self.check_disk()?;
+                let request = self.begin_group(purpose, &group).await?;
+                let to = self.rooms.run_attempts.clone();
+                running.push(async move { ask(&to, request).await });
+            }
+            let Some(outcomes) = running.next().await else {
+                break;
+            };
+            for outcome in outcomes? {
+                done += 1;
+                match outcome {
+                    AttemptOutcome::Ended(_) => ended += 1,
+                    AttemptOutcome::Abandoned => {}
+                    AttemptOutcome::Failed(failure) => {
+                        failed += 1;
+                        tracing::warn!(%failure, "a failure of ours ended an attempt");
+                        if !failure.kind.is_retryable() {
+                            return Err(failure);
+                        }
+                    }
+                }
+            }
+            phase.at(done, format!("{ended} ended, {failed} failures of ours"));
+        }
+        self.stop.check()
+    }
+
+    /// Puts the group's attempts on the tape as scheduled and makes the request.
+    async fn begin_group(
+        &self,
+        purpose: Purpose,
+        group: &AttemptGroup,
+    ) -> Result<RunAttempts, Failure> {
+        let task = self.task(&group.task)?;
+        let mut scheduled = Vec::new();
+        let mut plans = Vec::new();
+        for (attempt, key) in &group.attempts {
+            let known = self.state.ledger.attempt(attempt);
+            if known.is_none() {
+                scheduled.push(NewEvent::named(
+                    StreamId::attempt(attempt),
+                    "scheduled",
+                    Event::AttemptScheduled(AttemptScheduled {
+                        attempt: attempt.clone(),
+                        key: key.clone(),
+                        purpose: purpose.as_str().to_owned(),
+                    }),
+                ));
+            }
+            plans.push(AttemptPlan {
+                attempt: attempt.clone(),
+                key: key.clone(),
+                recorded: known.map(|t| t.steps.clone()).unwrap_or_default(),
+            });
+        }
+        self.append(scheduled).await?;
+        let policy = group.attempts.first().map(|(_, key)| &key.policy);
+        let model = match policy {
+            Some(PolicyRef::Model { checkpoint }) => Some(self.weights(checkpoint)?),
+            Some(PolicyRef::Oracle) | None => None,
+        };
+        Ok(RunAttempts { task, model, plans })
+    }
+
+    /// Grades the patches of ended attempts.
+    pub(super) async fn grade(
+        &mut self,
+        purpose: Purpose,
+        attempts: Vec<AttemptId>,
+    ) -> Result<(), Failure> {
+        let mut phase = Phase::begin(
+            format!("grading: {}", purpose.as_str()),
+            attempts.len() as u64,
+        );
+        let workers = match self.config.limits.sandboxes {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            n => n,
+        };
+        let mut waiting = attempts.into_iter();
+        let mut running = FuturesUnordered::new();
+        let (mut done, mut resolved, mut ours) = (0u64, 0u64, 0u64);
+        loop {
+            while running.len() < workers && !self.stop.is_requested() {
+                let Some(attempt) = waiting.next() else { break };
+                let trajectory = self
+                    .state
+                    .ledger
+                    .attempt(&attempt)
+                    .ok_or_else(|| internal(format!("attempt {attempt} is not on the tape")))?;
+                let request = GradePatch {
+                    task: self.task(&trajectory.key.task)?,
+                    patch: trajectory.patch().unwrap_or_default().to_owned(),
+                    use_cache: true,
+                };
+                let retries = self.config.limits.retries;
+                let to = self.rooms.grade.clone();
+                running.push(async move {
+                    let grade = grade_with_retries(&to, request, retries).await;
+                    (attempt, grade)
+                });
+            }
+            let Some((attempt, grade)) = running.next().await else {
+                break;
+            };
+            let grade = grade?;
+            match grade.verdict.outcome {
+                VerdictOutcome::Resolved => resolved += 1,
+                VerdictOutcome::Unresolved => {}
+                VerdictOutcome::Infrastructure => ours += 1,
+            }
+            self.append(vec![NewEvent::named(
+                StreamId::attempt(&attempt),
+                "graded",
+                Event::Graded(Graded {
+                    attempt: attempt.clone(),
+                    cache_key: grade.cache_key,
+                    cached: grade.cached,
+                    verdict: grade.verdict,
+                }),
+            )])
+            .await?;
+            done += 1;
+            let rate = 100.0 * resolved as f64 / done as f64;
+            phase.at(
+                done,
+                if ours == 0 {
+                    format!("{resolved} resolved ({rate:.0}%)")
+                } else {
+                    format!("{resolved} resolved ({rate:.0}%), {ours} failures of ours")
+                },
+            );
+        }
+        self.stop.check()
+    }
+
+    /// A validated task.
+    pub(super) fn task(&self, id: &gametape_schemas::TaskId) -> Result<Task, Failure> {
+        self.state
+            .ledger
+            .tasks
+            .get(id)
+            .cloned()
+            .ok_or_else(|| internal(format!("task {id} is not on the tape")))
+    }
+
+    /// Where the weights of a checkpoint of this run lie.
+    pub(super) fn weights(
+        &self,
+        checkpoint: &gametape_schemas::CheckpointId,
+    ) -> Result<ModelSource, Failure> {
+        if *checkpoint == self.base.checkpoint {
+            return Ok(self.base.clone());
+        }
+        for kind in [DatasetKind::Policy, DatasetKind::Verifier] {
+            let name = gametape_supervisor::core::dataset_name(kind);
+            if let Some(trained) = self.state.trainings.get(name)
+                && trained.checkpoint == *checkpoint
+            {
+                return Ok(ModelSource {
+                    checkpoint: checkpoint.clone(),
+                    path: self.paths.run.join(&trained.path),
+                });
+            }
+        }
+        Err(internal(format!("no weights are known for {checkpoint}")))
+    }
+}
+
+/// Grades; a failure of ours is tried again, and in the end becomes a verdict that
+/// says so: never a loss of the agent's.
+async fn grade_with_retries(
+    to: &actix::Recipient<GradePatch>,
+    request: GradePatch,
+    retries: u32,
+) -> Result<Grade, Failure> {
+    let mut tries = 0;
+    loop {
+        match ask(to, request.clone()).await {
+            Ok(grade) => return Ok(grade),
+            Err(failure) if failure.kind == FailureKind::Cancelled => return Err(failure),
+            Err(failure) if failure.kind.is_retryable() && tries < retries => {
+                tries += 1;
+                tracing::warn!(%failure, tries, "grading is tried again");
+                // Backoff of 0.2 s, 0.4 s, …: what failed may need a moment.
+                let wait = 200u64.saturating_mul(1 << tries.min(6));
+                tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+            }
+            Err(failure) if failure.kind.is_retryable() => {
+                return Ok(Grade {
+                    cache_key: Digest::of_bytes(b"infrastructure"),
+                    cached: false,
+                    verdict: Verdict {
+                        outcome: VerdictOutcome::Infrastructure,
+                        reason: failure.to_string(),
+                        patch_applied: false,
+                        fail_to_pass_ok: vec![],
+                        fail_to_pass_bad: vec![],
+                        pass_to_pass_ok: 0,
+                        pass_to_pass_bad: vec![],
+                        exit_code: None,
+                        wall_ms: 0,
+                    },
+                });
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}

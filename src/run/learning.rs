@@ -1,0 +1,364 @@
+//! Datasets, trainings, scores and the evaluation of a run.
+
+use super::driver::{Driver, internal};
+use super::progress::Phase;
+use crate::rooms::ask;
+use actix::prelude::*;
+use gametape_schemas::event::{
+    CheckpointWritten, DatasetBuilt, NewEvent, TrainingFinished, TrainingStarted,
+};
+use gametape_schemas::message::{
+    Append, Hyperparameters, KeepModels, ModelSource, ScoreTrajectories, Train, TrainingNews,
+};
+use gametape_schemas::trajectory::Ledger;
+use gametape_schemas::{
+    AttemptId, CheckpointId, Dataset, DatasetKind, Digest, Event, Failure, FailureKind, StreamId,
+};
+use gametape_supervisor::core::dataset_name;
+use std::path::PathBuf;
+
+/// Folds the recipe of a kind over a ledger. Pure; `gametape dataset verify` calls the
+/// same function.
+pub fn fold_dataset(config: &crate::config::Config, kind: DatasetKind, ledger: &Ledger) -> Dataset {
+    match kind {
+        DatasetKind::Policy => gametape_trainer::recipe::build(
+            &config.policy_dataset,
+            ledger,
+            &gametape_agent::compact::conversation,
+        ),
+        DatasetKind::Verifier => {
+            gametape_verifier::recipe::build(&config.verifier_dataset, ledger, config.seed)
+        }
+    }
+}
+
+impl Driver {
+    /// Folds a recipe over everything on the tape.
+    pub(super) async fn build_dataset(&mut self, kind: DatasetKind) -> Result<(), Failure> {
+        let name = dataset_name(kind);
+        let mut phase = Phase::begin(format!("dataset: {name}"), 1);
+        let dataset = fold_dataset(&self.config, kind, &self.state.ledger);
+        let labels = dataset.labels();
+        let empty = labels.values().filter(|count| **count > 0).count()
+            < match kind {
+                DatasetKind::Policy => 1,
+                DatasetKind::Verifier => 2,
+            };
+        if empty {
+            return Err(Failure::new(
+                FailureKind::Input,
+                "GT-DATASET-EMPTY",
+                format!(
+                    "the {name} recipe leaves {} rows ({labels:?}); what it dropped, by reason: {:?}",
+                    dataset.rows.len(),
+                    dataset.dropped
+                ),
+            )
+            .with_help(match kind {
+                DatasetKind::Policy => {
+                    "forge more tasks, or loosen [policy_dataset] in a new run"
+                }
+                DatasetKind::Verifier => {
+                    "a verifier needs wins and losses: explore with more attempts or another temperature in a new run"
+                }
+            }));
+        }
+        let recipe_json = match kind {
+            DatasetKind::Policy => serde_json::to_string(&self.config.policy_dataset),
+            DatasetKind::Verifier => serde_json::to_string(&self.config.verifier_dataset),
+        }
+        .map_err(internal)?;
+        let digest = dataset.digest().map_err(internal)?;
+        self.append(vec![NewEvent::named(
+            StreamId::dataset(name),
+            "built",
+            Event::DatasetBuilt(DatasetBuilt {
+                name: name.to_owned(),
+                recipe_json,
+                prefix_end: self.state.end,
+                digest: digest.clone(),
+                rows: dataset.rows.len() as u64,
+                dropped: dataset.dropped.clone(),
+                labels,
+            }),
+        )])
+        .await?;
+        phase.inc(format!("{} rows, {}", dataset.rows.len(), digest.short()));
+        Ok(())
+    }
+
+    /// Rebuilds a dataset from the prefix of the tape that it was built from.
+    fn rebuild(&self, kind: DatasetKind) -> Result<(Dataset, Digest), Failure> {
+        let name = dataset_name(kind);
+        let built = self
+            .state
+            .datasets
+            .get(name)
+            .ok_or_else(|| internal(format!("no {name} dataset is on the tape")))?;
+        let prefix = self.records.iter().filter(|r| r.seq < built.prefix_end);
+        let dataset = fold_dataset(&self.config, kind, &Ledger::fold(prefix));
+        let digest = dataset.digest().map_err(internal)?;
+        if digest != built.digest {
+            return Err(Failure::new(
+                FailureKind::Internal,
+                "GT-DATASET-DIGEST",
+                format!(
+                    "the {name} dataset rebuilt from the tape has digest {}, not {}",
+                    digest.short(),
+                    built.digest.short()
+                ),
+            )
+            .with_help("the tape was written by another version of gametape: use that version, or start a new run"));
+        }
+        Ok((dataset, digest))
+    }
+
+    /// Trains on the dataset of a kind.
+    pub(super) async fn train(&mut self, kind: DatasetKind) -> Result<(), Failure> {
+        let name = dataset_name(kind);
+        let (dataset, digest) = self.rebuild(kind)?;
+        let hyper = self.hyper(kind).clone();
+        let base = self.training_base(kind)?;
+        // Training wants the memory: sampling weights are loaded again when needed.
+        ask(&self.rooms.keep_models, KeepModels { keep: vec![] }).await?;
+        let relative = PathBuf::from("checkpoints").join(name);
+        let desk = NewsDesk {
+            name: name.to_owned(),
+            base: base.checkpoint.clone(),
+            dataset: digest.clone(),
+            hyper_json: serde_json::to_string(&hyper).map_err(internal)?,
+            run: self.paths.run.clone(),
+            append: self.rooms.append.clone(),
+            phase: Phase::begin(format!("training: {name}"), 1),
+            done_before: 0,
+        }
+        .start();
+        let trained = ask(
+            &self.rooms.train,
+            Train {
+                name: name.to_owned(),
+                base,
+                rows: dataset.rows,
+                dataset: digest,
+                hyper,
+                directory: self.paths.run.join(&relative),
+                progress: desk.recipient(),
+            },
+        )
+        .await?;
+        let path = trained
+            .model
+            .path
+            .strip_prefix(&self.paths.run)
+            .unwrap_or(&trained.model.path)
+            .display()
+            .to_string();
+        self.append(vec![NewEvent::named(
+            StreamId::training(name),
+            "finished",
+            Event::TrainingFinished(TrainingFinished {
+                name: name.to_owned(),
+                checkpoint: trained.model.checkpoint,
+                path,
+                steps: trained.steps,
+                final_loss: trained.final_loss,
+                tokens: trained.tokens,
+                wall_seconds: trained.wall_seconds,
+            }),
+        )])
+        .await
+    }
+
+    fn hyper(&self, kind: DatasetKind) -> &Hyperparameters {
+        match kind {
+            DatasetKind::Policy => &self.config.policy_training,
+            DatasetKind::Verifier => &self.config.verifier_training,
+        }
+    }
+
+    /// The policy starts from the base model; the verifier starts from the tuned
+    /// policy, which has read this kind of text already.
+    fn training_base(&self, kind: DatasetKind) -> Result<ModelSource, Failure> {
+        match kind {
+            DatasetKind::Policy => Ok(self.base.clone()),
+            DatasetKind::Verifier => {
+                let tuned = self
+                    .state
+                    .trained(DatasetKind::Policy)
+                    .ok_or_else(|| internal("the verifier's training came before the policy's"))?;
+                self.weights(&tuned)
+            }
+        }
+    }
+
+    /// Lets the verifier score attempts, task by task.
+    pub(super) async fn score(&mut self, attempts: Vec<AttemptId>) -> Result<(), Failure> {
+        let mut phase = Phase::begin("verifier scores", attempts.len() as u64);
+        let verifier = self
+            .state
+            .trained(DatasetKind::Verifier)
+            .ok_or_else(|| internal("scoring came before the verifier's training"))?;
+        let model = self.weights(&verifier)?;
+        ask(
+            &self.rooms.keep_models,
+            KeepModels {
+                keep: vec![verifier],
+            },
+        )
+        .await?;
+        for chunk in attempts.chunks(32) {
+            self.stop.check()?;
+            let mut items = Vec::new();
+            for attempt in chunk {
+                let trajectory = self
+                    .state
+                    .ledger
+                    .attempt(attempt)
+                    .ok_or_else(|| internal(format!("attempt {attempt} is not on the tape")))?;
+                items.push((self.task(&trajectory.key.task)?, trajectory.clone()));
+            }
+            let scores = ask(
+                &self.rooms.score,
+                ScoreTrajectories {
+                    model: model.clone(),
+                    items,
+                },
+            )
+            .await?;
+            let events = scores
+                .into_iter()
+                .map(|score| {
+                    NewEvent::named(
+                        StreamId::attempt(&score.attempt),
+                        &format!("scored-{}", score.verifier),
+                        Event::VerifierScored(score),
+                    )
+                })
+                .collect();
+            self.append(events).await?;
+            for _ in chunk {
+                phase.inc("");
+            }
+        }
+        Ok(())
+    }
+
+    /// Estimates and selections over the held-out tasks.
+    pub(super) async fn evaluate(&mut self) -> Result<(), Failure> {
+        let mut phase = Phase::begin("estimates", 1);
+        let stream = StreamId::evaluation("held-out");
+        let mut events = Vec::new();
+        for pick in crate::report::selections(&self.records) {
+            events.push(NewEvent::named(
+                stream.clone(),
+                &format!("{}-{}", pick.rule, pick.task),
+                Event::SelectionMade(pick),
+            ));
+        }
+        events.push(NewEvent::named(
+            stream,
+            "finished",
+            Event::EvaluationFinished(crate::report::evaluate(&self.records, self.config.seed)),
+        ));
+        self.append(events).await?;
+        phase.inc("");
+        Ok(())
+    }
+}
+
+/// Puts the news of a training on the tape and on the screen.
+struct NewsDesk {
+    name: String,
+    base: CheckpointId,
+    dataset: Digest,
+    hyper_json: String,
+    run: PathBuf,
+    append: Recipient<Append>,
+    phase: Phase,
+    done_before: u64,
+}
+
+impl Actor for NewsDesk {
+    type Context = Context<Self>;
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1024);
+    }
+}
+
+impl NewsDesk {
+    fn put(&self, name: &str, event: Event, ctx: &mut Context<Self>) {
+        let append = self.append.clone();
+        let event = NewEvent::named(StreamId::training(&self.name), name, event);
+        // In order: the next piece of news is handled only after this one is durable.
+        let put = async move {
+            if let Err(failure) = ask(
+                &append,
+                Append {
+                    events: vec![event],
+                },
+            )
+            .await
+            {
+                tracing::error!(%failure, "news of a training did not reach the tape");
+            }
+        };
+        ctx.wait(put.into_actor(self));
+    }
+}
+
+impl Handler<TrainingNews> for NewsDesk {
+    type Result = ();
+    fn handle(&mut self, news: TrainingNews, ctx: &mut Self::Context) {
+        match news {
+            TrainingNews::Started {
+                name,
+                done,
+                steps,
+                tokens,
+                loss_tokens,
+            } => {
+                self.done_before = done;
+                self.phase.set_total(steps);
+                self.phase.at(done, format!("{tokens} tokens an epoch"));
+                let event = Event::TrainingStarted(TrainingStarted {
+                    name,
+                    base: self.base.clone(),
+                    dataset: self.dataset.clone(),
+                    hyper_json: self.hyper_json.clone(),
+                    steps,
+                    tokens,
+                    loss_tokens,
+                });
+                self.put("started", event, ctx);
+            }
+            TrainingNews::Progressed(body) => {
+                self.phase.at(
+                    body.step,
+                    format!("loss {:.3}, {:.0} tokens/s", body.loss, body.tokens_per_s),
+                );
+                // A resumed training makes some steps again: other facts, other names.
+                let name = format!("step-{}-from-{}", body.step, self.done_before);
+                self.put(&name, Event::TrainingProgressed(body), ctx);
+            }
+            TrainingNews::Saved {
+                name,
+                step,
+                path,
+                digest,
+            } => {
+                let path = path.strip_prefix(&self.run).unwrap_or(&path);
+                let event = Event::CheckpointWritten(CheckpointWritten {
+                    name,
+                    step,
+                    path: path.display().to_string(),
+                    digest,
+                });
+                self.put(
+                    &format!("checkpoint-{step}-from-{}", self.done_before),
+                    event,
+                    ctx,
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! One run of the loop: asks the pure core what is next, has it done by the rooms,
+//! and lets the tape remember.
+//!
+//! - [`driver`]: the loop itself, resume, pause
+//! - [`attempts`]: making attempts and grading them
+//! - [`learning`]: datasets, trainings, scores, the evaluation
+//! - [`phases`]: how long each phase took, read off the tape
+//! - [`progress`]: what the person sees meanwhile
+//! - [`stop`]: Ctrl-C
+
+pub mod attempts;
+pub mod driver;
+pub mod learning;
+pub mod phases;
+pub mod progress;
+pub mod stop;
+
+pub use driver::{Driver, Ended};
