@@ -6,98 +6,19 @@
 //! validated as are still wanted. How fast the machine is and how many jobs run
 //! beside one another only changes how long it takes.
 
-use super::ask::{ForgeDeps, ask, bounded};
-use super::candidate::{Candidate, Division, Mutant, candidates, seeded, write_out};
-use super::decide::{self, Caught, Drop};
-use super::driver::{Request, ScreenJob};
+use super::ask::{ForgeDeps, bounded};
+use super::candidate::{Candidate, Mutant, candidates, seeded, write_out};
+use super::decide::{self, Caught};
+use super::driver::{Answer, Request, ScreenJob};
+use super::plan::{ForgePlan, ForgeReport};
 use super::progress::{News, Phase, Progress};
-use super::recipe::ForgeRecipe;
 use super::statement::{Facts, statement};
-use super::survey::{Survey, drive, run_deadline, survey};
-use gametape_schemas::event::{ForgeFinished, TaskQuarantined, TaskRegistered, TaskValidated};
-use gametape_schemas::message::{GradePatch, Provisioned, RunTests};
+use super::survey::{Survey, drive, survey};
+use super::validate::{Gate, quarantine};
+use gametape_schemas::event::ForgeFinished;
 use gametape_schemas::trajectory::Ledger;
-use gametape_schemas::verdict::Verdict;
-use gametape_schemas::{
-    EnvironmentRecipe, Event, Failure, FailureKind, NewEvent, Record, Split, StreamId, Task,
-    TaskId, TestStatus,
-};
+use gametape_schemas::{Event, Failure, NewEvent, Split, Task, TaskId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// How many tasks of a package are wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wanted {
-    /// A package that nothing is trained on.
-    HeldOut(u32),
-    /// A package for training: functions are divided between the two sides.
-    Training {
-        /// Tasks for the teacher's demonstrations.
-        train: u32,
-        /// Tasks that the tuned policy attempts.
-        explore: u32,
-    },
-}
-
-impl Wanted {
-    fn division(self) -> Division {
-        match self {
-            Self::HeldOut(_) => Division::HeldOut,
-            Self::Training { train, explore } => {
-                Division::Explore(f64::from(explore) / f64::from((train + explore).max(1)))
-            }
-        }
-    }
-
-    fn by_split(self) -> BTreeMap<Split, u32> {
-        match self {
-            Self::HeldOut(count) => BTreeMap::from([(Split::HeldOut, count)]),
-            Self::Training { train, explore } => {
-                BTreeMap::from([(Split::Train, train), (Split::Explore, explore)])
-            }
-        }
-    }
-}
-
-/// What is to be forged from one package.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ForgePlan {
-    /// The package and its environment.
-    pub environment: EnvironmentRecipe,
-    /// Weights, limits, seed.
-    pub recipe: ForgeRecipe,
-    /// Numbers.
-    pub wanted: Wanted,
-    /// Sandboxes at a time; the number of cores is right.
-    pub jobs: usize,
-    /// Stream of `ForgeFinished`: the run's.
-    pub stream: StreamId,
-}
-
-/// What came of it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ForgeReport {
-    /// The environment.
-    pub provisioned: Provisioned,
-    /// Chosen tasks, in the order of the candidates.
-    pub tasks: Vec<Task>,
-    /// Candidates that tests reach and limits allow.
-    pub pool: u32,
-    /// As on the tape: candidates tried, valid ones, drops by reason, by modifier.
-    pub finished: ForgeFinished,
-    /// Tasks that the package could not give, by split. Empty when all is there.
-    pub missing: BTreeMap<Split, u32>,
-}
-
-/// Candidates that the tape has given up on, with the reason.
-pub fn quarantined<'a>(records: impl IntoIterator<Item = &'a Record>) -> BTreeMap<TaskId, String> {
-    records
-        .into_iter()
-        .filter_map(|record| match &record.event {
-            Event::TaskQuarantined(body) => Some((body.task.clone(), body.reason.clone())),
-            _ => None,
-        })
-        .collect()
-}
 
 /// Forges tasks from one package. What `ledger` and `quarantined` already know is not
 /// run again: a killed forge goes on where it was.
@@ -308,7 +229,7 @@ impl Forge<'_> {
         let answers = self.run_screen(&fresh).await?;
         let mut events = Vec::new();
         for (queued, mutant) in fresh {
-            let expected = self.expected(&queued.tests);
+            let expected = self.survey.expected(&queued.tests);
             match decide::screened(&expected, answers.get(mutant.id.as_str())) {
                 Ok(caught) => {
                     let task = self.task(&queued, &mutant, caught);
@@ -329,39 +250,21 @@ impl Forge<'_> {
         Ok(survivors)
     }
 
-    /// Tests that pass on the clean tree in these files.
-    fn expected(&self, tests: &[String]) -> Vec<String> {
-        tests
-            .iter()
-            .filter_map(|file| self.survey.references.get(file))
-            .flat_map(|reference| reference.passing.iter().cloned())
-            .collect()
-    }
-
-    /// Clean wall time of these files together, milliseconds.
-    fn clean_ms(&self, tests: &[String]) -> u64 {
-        tests
-            .iter()
-            .filter_map(|file| self.survey.references.get(file))
-            .map(|reference| reference.wall_ms)
-            .sum()
-    }
-
     async fn run_screen(
         &self,
         fresh: &[(Queued, Mutant)],
-    ) -> Result<BTreeMap<String, super::driver::Answer>, Failure> {
+    ) -> Result<BTreeMap<String, Answer>, Failure> {
         let jobs: Vec<_> = fresh
             .iter()
             .filter_map(|(queued, mutant)| {
                 let file = self.survey.files.get(queued.candidate.file)?;
-                let clean_ms = self.clean_ms(&queued.tests);
+                let clean_ms = self.survey.clean_ms(&queued.tests);
                 let job = ScreenJob {
                     id: mutant.id.0.clone(),
                     path: file.path.clone(),
                     source: mutant.text.clone(),
                     tests: queued.tests.clone(),
-                    expected: self.expected(&queued.tests),
+                    expected: self.survey.expected(&queued.tests),
                     timeout: self.plan.recipe.screen_timeout_ms(clean_ms) as f64 / 1000.0,
                 };
                 Some((job.id.clone(), job))
@@ -463,8 +366,20 @@ impl Forge<'_> {
             }
             let lanes = self.plan.jobs.max(1);
             let results = {
-                let forge = &*self;
-                bounded(lanes, batch.iter().map(|survivor| forge.judge(survivor))).await
+                let gate = Gate {
+                    recipe: &self.plan.recipe,
+                    deps: self.deps,
+                    survey: self.survey,
+                };
+                let gate = &gate;
+                let judged = batch.iter().map(|survivor| async move {
+                    if survivor.known {
+                        Ok(Ok(()))
+                    } else {
+                        gate.judge(&survivor.task).await
+                    }
+                });
+                bounded(lanes, judged).await
             };
             for (survivor, result) in batch.into_iter().zip(results) {
                 match result? {
@@ -489,124 +404,4 @@ impl Forge<'_> {
         *self.per_entity.entry(key).or_default() += 1;
         self.chosen.insert(survivor.queued.index, survivor.task);
     }
-
-    /// Grades the empty and the gold patch in fresh sandboxes and writes the decision
-    /// on the tape. Screening was the first run with the bug; the empty patch is the
-    /// second, and must agree with it test by test.
-    async fn judge(&self, survivor: &Survivor) -> Result<Result<(), Drop>, Failure> {
-        if survivor.known {
-            return Ok(Ok(()));
-        }
-        let task = &survivor.task;
-        let stream = StreamId::task(&task.id);
-        let registered = Event::TaskRegistered(TaskRegistered { task: task.clone() });
-        self.deps
-            .record(vec![NewEvent::named(
-                stream.clone(),
-                "registered",
-                registered,
-            )])
-            .await?;
-        let decision = self.grades(task).await?;
-        let event = match &decision {
-            Ok((empty, gold)) => NewEvent::named(
-                stream,
-                "validated",
-                Event::TaskValidated(TaskValidated {
-                    task: task.id.clone(),
-                    repeats: 2,
-                    gold: gold.clone(),
-                    empty: empty.clone(),
-                }),
-            ),
-            Err(drop) => quarantine(&task.id, drop.clone()),
-        };
-        self.deps.record(vec![event]).await?;
-        Ok(decision.map(|_| ()))
-    }
-
-    async fn grades(&self, task: &Task) -> Result<Result<(Verdict, Verdict), Drop>, Failure> {
-        let empty = self.grade(task, "").await?;
-        if let Err(drop) = decide::empty_repeats(&empty) {
-            return Ok(Err(drop));
-        }
-        // A grader may know without a run that an empty patch resolves nothing; the
-        // repeat is still owed.
-        if empty.wall_ms == 0
-            && let Err(drop) = self.repeat(task).await?
-        {
-            return Ok(Err(drop));
-        }
-        let gold = self.grade(task, &task.gold_patch).await?;
-        Ok(decide::gold_resolves(&gold).map(|()| (empty, gold)))
-    }
-
-    async fn grade(&self, task: &Task, patch: &str) -> Result<Verdict, Failure> {
-        let deadline = run_deadline(self.limit_ms(task));
-        // One more try: a sandbox that failed once may not fail again.
-        for _ in 0..2 {
-            let message = GradePatch {
-                task: task.clone(),
-                patch: patch.to_owned(),
-                use_cache: false,
-            };
-            let verdict = ask(&self.deps.grade, message, deadline).await?.verdict;
-            if !decide::is_infrastructure(&verdict) {
-                return Ok(verdict);
-            }
-        }
-        Err(Failure::new(
-            FailureKind::Sandbox,
-            "GT-FORGE-GRADER",
-            format!("the grader could not tell, twice, about task {}", task.id),
-        )
-        .with_help("the same command goes on where it was; `gametape doctor` checks sandboxes"))
-    }
-
-    fn limit_ms(&self, task: &Task) -> u64 {
-        self.plan.recipe.timeout_ms(self.clean_ms(&task.test_files))
-    }
-
-    /// Runs the tests on the bug once more and compares test by test.
-    async fn repeat(&self, task: &Task) -> Result<Result<(), Drop>, Failure> {
-        let limit = self.limit_ms(task);
-        let message = RunTests {
-            environment: task.environment.clone(),
-            patches: vec![task.bug_patch.clone()],
-            test_files: task.test_files.clone(),
-            timeout_ms: limit,
-        };
-        let report = ask(&self.deps.run_tests, message, run_deadline(limit)).await?;
-        if report.timed_out {
-            return Ok(Err(Drop {
-                reason: "timeout",
-                detail: "the second run did not end within the limit".to_owned(),
-            }));
-        }
-        let passed = |test: &String| report.statuses.get(test) == Some(&TestStatus::Passed);
-        let differs = task
-            .fail_to_pass
-            .iter()
-            .find(|test| passed(test))
-            .or_else(|| task.pass_to_pass.iter().find(|test| !passed(test)));
-        Ok(match differs {
-            None => Ok(()),
-            Some(test) => Err(Drop {
-                reason: "flaky",
-                detail: format!("{test} differs between two runs with the bug"),
-            }),
-        })
-    }
-}
-
-fn quarantine(task: &TaskId, drop: Drop) -> NewEvent {
-    NewEvent::named(
-        StreamId::task(task),
-        "quarantined",
-        Event::TaskQuarantined(TaskQuarantined {
-            task: task.clone(),
-            reason: drop.reason.to_owned(),
-            detail: drop.detail,
-        }),
-    )
 }

@@ -9,7 +9,8 @@
 //!   list of mutants
 //! - [`driver`]: many short test runs in one sandbox, the sieve
 //! - [`reach`], [`decide`], [`statement`]: what the runs mean, and what the agent reads
-//! - [`forge`]: the loop over candidates; every decision goes on the tape
+//! - [`plan`], [`forge`], [`validate`]: what is asked for, the loop over candidates, and
+//!   the last gate; every decision goes on the tape
 //! - [`ask`], [`progress`]: the other rooms, and the person who waits
 //!
 //! **Invariants.** Only `survey` (which reads the package) and `ask` (which sends
@@ -25,15 +26,18 @@ pub mod edit;
 pub mod forge;
 pub mod modifiers;
 pub mod packages;
+pub mod plan;
 pub mod progress;
 pub mod reach;
 pub mod recipe;
 pub mod statement;
 pub mod survey;
 pub mod syntax;
+pub mod validate;
 
 pub use ask::ForgeDeps;
-pub use forge::{ForgePlan, ForgeReport, Wanted, forge_package, quarantined};
+pub use forge::forge_package;
 pub use packages::{package, packages};
+pub use plan::{ForgePlan, ForgeReport, Wanted, quarantined};
 pub use progress::{News, Phase, Progress};
 pub use recipe::ForgeRecipe;

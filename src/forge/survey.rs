@@ -35,6 +35,26 @@ pub struct Survey {
     pub reach: Reach,
 }
 
+impl Survey {
+    /// Tests that pass on the clean tree in these files.
+    pub fn expected(&self, tests: &[String]) -> Vec<String> {
+        tests
+            .iter()
+            .filter_map(|file| self.references.get(file))
+            .flat_map(|reference| reference.passing.iter().cloned())
+            .collect()
+    }
+
+    /// Clean wall time of these files together, milliseconds.
+    pub fn clean_ms(&self, tests: &[String]) -> u64 {
+        tests
+            .iter()
+            .filter_map(|file| self.references.get(file))
+            .map(|reference| reference.wall_ms)
+            .sum()
+    }
+}
+
 /// Provisions a package and runs its tests on the clean tree, twice.
 ///
 /// # Errors

@@ -34,23 +34,12 @@ use std::collections::BTreeMap;
 /// Name of the evaluation on the tape.
 pub const EVALUATION: &str = "held-out";
 
-/// What an evaluation appends to the tape.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Evaluation {
-    /// The estimates.
-    pub finished: EvaluationFinished,
-    /// The verifier's pick of each task whose tuned attempts all have a score. Of equal
-    /// scores the lowest attempt index is picked (the estimates average over them).
-    pub selections: Vec<SelectionMade>,
-}
-
 /// Evaluates a tape: base against tuned, single against picked, with
 /// [`RESAMPLES`] bootstrap resamples over tasks. Pure; the same records and seed give
 /// the same bits. Without held-out attempts there are no estimates.
-pub fn evaluate(records: &[Record], seed: u64) -> Evaluation {
+pub fn evaluate(records: &[Record], seed: u64) -> EvaluationFinished {
     let ledger = Ledger::fold(records);
-    let verifier = verifier_of(records, &ledger);
-    let tasks = heldout::tasks(&ledger, verifier.as_ref());
+    let tasks = tasks_of(records, &ledger);
     let k = attempts_per_task(&ledger, EVALUATE_TUNED);
     let base_k = attempts_per_task(&ledger, EVALUATE_BASE);
     let mut book = Book {
@@ -79,16 +68,24 @@ pub fn evaluate(records: &[Record], seed: u64) -> Evaluation {
         .filter(|d| d.score.is_none());
     counts.insert("tuned.unscored".into(), unscored.count() as f64);
 
-    Evaluation {
-        finished: EvaluationFinished {
-            name: EVALUATION.to_owned(),
-            tasks: tasks.len() as u32,
-            k,
-            estimates,
-            counts,
-        },
-        selections: tasks.iter().filter_map(pick).collect(),
+    EvaluationFinished {
+        name: EVALUATION.to_owned(),
+        tasks: tasks.len() as u32,
+        k,
+        estimates,
+        counts,
     }
+}
+
+/// The verifier's pick of each held-out task whose tuned attempts all have a score. Of
+/// equal scores the lowest attempt index is picked (the estimates average over them).
+pub fn selections(records: &[Record]) -> Vec<SelectionMade> {
+    let ledger = Ledger::fold(records);
+    tasks_of(records, &ledger).iter().filter_map(pick).collect()
+}
+
+fn tasks_of(records: &[Record], ledger: &Ledger) -> Vec<HeldOutTask> {
+    heldout::tasks(ledger, verifier_of(records, ledger).as_ref())
 }
 
 /// Estimates in the making.
@@ -282,17 +279,18 @@ mod tests {
     use crate::report::synthetic::{Plan, tape};
     use gametape_schemas::Event;
 
-    fn mean(evaluation: &Evaluation, name: &str) -> f64 {
-        let estimate = evaluation.finished.estimates.get(name);
+    fn mean(evaluation: &EvaluationFinished, name: &str) -> f64 {
+        let estimate = evaluation.estimates.get(name);
         (estimate.unwrap_or_else(|| panic!("{name}")).mean * 1e9).round() / 1e9
     }
 
     /// Wins per task: base 0 0 0 1, tuned 0 1 2 4, of 4 each; the verifier is perfect.
     #[test]
     fn a_small_tape_by_hand() {
-        let evaluation = evaluate(&tape(&Plan::small()), 7);
+        let records = tape(&Plan::small());
+        let evaluation = evaluate(&records, 7);
         let m = |name: &str| mean(&evaluation, name);
-        assert_eq!((evaluation.finished.tasks, evaluation.finished.k), (4, 4));
+        assert_eq!((evaluation.tasks, evaluation.k), (4, 4));
         assert_eq!(m("base.pass@1"), 0.0625);
         assert_eq!(m("base.pass@4"), 0.25);
         assert_eq!(m("tuned.pass@1"), 0.4375);
@@ -312,7 +310,7 @@ mod tests {
         // and two wins of four have to beat losses that differ.
         let majority = m("tuned.best@4.majority");
         assert!(majority > 0.4375 && majority <= 0.75, "{majority}");
-        let picked = &evaluation.selections;
+        let picked = selections(&records);
         assert_eq!(picked.len(), 4);
         assert!(
             picked
@@ -320,7 +318,7 @@ mod tests {
                 .all(|s| s.rule == "verifier" && s.evaluation == EVALUATION)
         );
         for name in ["gain.pass@1", "tuned.pass@1"] {
-            let e = evaluation.finished.estimates.get(name).unwrap();
+            let e = evaluation.estimates.get(name).unwrap();
             assert!(e.low <= e.mean && e.mean <= e.high);
         }
     }
@@ -348,7 +346,7 @@ mod tests {
         let evaluation = evaluate(&records, 7);
         // Task 1 now has one attempt that counts, a win.
         assert_eq!(mean(&evaluation, "tuned.pass@1"), 0.625);
-        let counts = &evaluation.finished.counts;
+        let counts = &evaluation.counts;
         assert_eq!(counts.get("tuned.infrastructure"), Some(&3.0));
         assert_eq!(counts.get("tuned.tasks_short"), Some(&1.0));
     }
@@ -367,6 +365,7 @@ mod tests {
                 .then(a.seq.cmp(&b.seq))
         });
         assert_eq!(evaluate(&other, 7), first);
+        assert_eq!(selections(&other), selections(&records));
         assert_ne!(evaluate(&records, 8), first);
         assert!(mean(&first, "gain.pass@1") > 0.1);
     }
@@ -376,18 +375,15 @@ mod tests {
         let mut records = tape(&Plan::small());
         records.retain(|r| !matches!(r.event, Event::VerifierScored(_)));
         let evaluation = evaluate(&records, 7);
-        assert!(evaluation.selections.is_empty());
-        let names: Vec<_> = evaluation.finished.estimates.keys().collect();
+        assert!(selections(&records).is_empty());
+        let names: Vec<_> = evaluation.estimates.keys().collect();
         assert!(
             !names
                 .iter()
                 .any(|n| n.contains("verifier") || *n == "gain.best@4")
         );
         assert_eq!(mean(&evaluation, "tuned.pass@1"), 0.4375);
-        assert_eq!(
-            evaluation.finished.counts.get("tuned.unscored"),
-            Some(&16.0)
-        );
-        assert!(evaluate(&[], 0).finished.estimates.is_empty());
+        assert_eq!(evaluation.counts.get("tuned.unscored"), Some(&16.0));
+        assert!(evaluate(&[], 0).estimates.is_empty());
     }
 }

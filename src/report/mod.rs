@@ -1,7 +1,7 @@
 //! What a run did and what came of it, read off its tape and nothing else.
 //!
-//! The loop and `gametape report` use the same functions: [`evaluate`] makes the
-//! `EvaluationFinished` and `SelectionMade` bodies that the loop appends, and
+//! The loop and `gametape report` use the same functions: [`evaluate`] and
+//! [`selections`] make the bodies that the loop appends, and
 //! [`Report::from_records`] recomputes them from verdicts and scores and says whether
 //! they equal what is on the tape.
 //!
@@ -20,13 +20,13 @@ mod synthetic;
 pub mod tally;
 pub mod text;
 
-pub use evaluation::{EVALUATION, Evaluation, evaluate};
+pub use evaluation::{EVALUATION, evaluate, selections};
 pub use picture::svg;
 pub use text::text;
 
 use gametape_schemas::event::{Estimate, EvaluationFinished, SelectionMade};
 use gametape_schemas::trajectory::Ledger;
-use gametape_schemas::{Event, Record};
+use gametape_schemas::{Event, Failure, Record};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tally::{AttemptTally, DatasetTally, ModifierTally, PackageTally, Phases, TrainingTally};
@@ -113,10 +113,6 @@ impl Report {
         let ledger = Ledger::fold(records);
         let config = config_of(records);
         let seed = config.get("seed").and_then(|s| s.as_u64()).unwrap_or(0);
-        let Evaluation {
-            finished: evaluation,
-            selections,
-        } = evaluate(records, seed);
         let mut report = Self {
             schema_version: 1,
             run: None,
@@ -132,8 +128,8 @@ impl Report {
             attempts: tally::attempts(&ledger),
             datasets: tally::datasets(records),
             trainings: tally::trainings(records),
-            evaluation,
-            selections,
+            evaluation: evaluate(records, seed),
+            selections: selections(records),
             evaluation_on_tape_agrees: None,
             phases: tally::phases(records, &ledger),
             actor_deaths: 0,
@@ -169,6 +165,19 @@ impl Report {
     /// Never for a report read from a tape; kept because JSON writing is fallible.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self)
+    }
+
+    /// The report as tables for a terminal ([`text()`]).
+    pub fn to_text(&self) -> String {
+        text(self)
+    }
+
+    /// The report as a picture ([`svg`]).
+    ///
+    /// # Errors
+    /// `GT-REPORT-PICTURE`.
+    pub fn to_svg(&self) -> Result<String, Failure> {
+        svg(self)
     }
 
     /// A held-out estimate by name, such as `tuned.pass@1`.

@@ -1,6 +1,6 @@
 //! A tape made by hand for tests: what a run would leave, with known numbers.
 
-use super::evaluate;
+use super::{evaluate, selections};
 use gametape_schemas::attempt::{AttemptEnd, Completion, Step, ToolCall};
 use gametape_schemas::event::*;
 use gametape_schemas::{
@@ -361,7 +361,7 @@ pub fn tape(plan: &Plan) -> Vec<Record> {
         }
     }
     let evaluation = evaluate(&w.records, 7);
-    for selection in evaluation.selections {
+    for selection in selections(&w.records) {
         w.add(
             StreamId::evaluation("held-out"),
             Event::SelectionMade(selection),
@@ -369,7 +369,7 @@ pub fn tape(plan: &Plan) -> Vec<Record> {
     }
     w.add(
         StreamId::evaluation("held-out"),
-        Event::EvaluationFinished(evaluation.finished),
+        Event::EvaluationFinished(evaluation),
     );
     w.add(
         stream,

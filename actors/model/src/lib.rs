@@ -1,1 +1,52 @@
-//! gametape-model
+//! The language model of gametape on libtorch: load, tokenise, sample, score, train.
+//!
+//! In reading order:
+//! - [`config`]: the shape of a model, from `config.json` or GGUF metadata
+//! - [`weights`]: named tensors; [`load`]: models on disk, both ways; [`gguf`] and
+//!   [`dequantize`]: llama.cpp's file format
+//! - [`transformer`]: the forward pass over ragged rows; [`rope`]: positions
+//! - [`chat`]: conversations to tokens and back; [`tokenizer`], [`template`]: its parts
+//! - [`sampler`]: batched sampling with a KV cache; [`draw`]: one token from a distribution
+//! - [`score`]: log-probabilities of given answers
+//! - [`host`]: the thread that owns the models, and the actor in front of it
+//! - [`inspect`]: what a model on disk is, before anything is loaded
+//! - [`tiny`]: a random model for tests and the smoke profile
+//! - [`error`]: what can go wrong, with codes
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod chat;
+pub mod config;
+pub mod dequantize;
+pub mod draw;
+mod engine;
+pub mod error;
+pub mod gguf;
+pub mod host;
+pub mod inspect;
+mod kv;
+pub mod load;
+pub mod lora;
+pub mod optimizer;
+pub mod packed;
+pub mod rope;
+pub mod sampler;
+pub mod score;
+pub mod template;
+pub mod tiny;
+pub mod tokenizer;
+pub mod train;
+mod train_state;
+pub mod transformer;
+pub mod weights;
+
+pub use chat::{ChatTokenizer, Rendered};
+pub use config::{Family, ModelConfig};
+pub use error::ModelError;
+pub use host::{HostOptions, ModelActor, ModelHost, device_and_kind};
+pub use inspect::{Description, inspect};
+pub use load::{Loaded, load, load_tokenizer, save_directory};
+pub use sampler::{Sampled, Sampler, SamplerOptions, TokenPrompt};
+pub use score::score_answers;
+pub use transformer::{Layer, Linear, LoraPair, RowPlan, Transformer};
+pub use weights::Weights;

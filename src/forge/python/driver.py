@@ -29,6 +29,9 @@ import time
 import pytest
 
 ROOT = os.getcwd()
+# Compiled test files are kept from one job to the next; `forget_bytecode` sees to it
+# that mutants are not.
+sys.dont_write_bytecode = False
 MEMORY_BYTES = 1 << 30
 TEXT_CAP = 600
 
@@ -95,6 +98,13 @@ def run_tests(files, calls=None):
     return int(code), collector
 
 
+def limit_memory():
+    """Lowers the address-space limit; the sandbox may have set a lower one already."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or hard > MEMORY_BYTES:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
 def in_child(work, timeout):
     """Runs `work` in a forked child; its JSON answer, or None after the deadline."""
     read_end, write_end = os.pipe()
@@ -106,8 +116,7 @@ def in_child(work, timeout):
             null = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(null, stream)
-            soft = MEMORY_BYTES
-            resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
+            limit_memory()
             answer = json.dumps(work()).encode()
             while answer:
                 answer = answer[os.write(write_end, answer) :]

@@ -1,0 +1,77 @@
+//! Measures a model on this machine: load, prefill, decode at several batch sizes.
+//!
+//! `cargo run -p gametape-model --example model_speed -- MODEL [threads]`
+
+use gametape_model::{Sampler, SamplerOptions, TokenPrompt, Transformer, load};
+use gametape_schemas::{ChatMessage, Role, Sampling};
+use std::path::Path;
+use std::time::Instant;
+use tch::{Device, Kind};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().ok_or("usage: speed MODEL [threads]")?;
+    if let Some(threads) = arguments.next() {
+        tch::set_num_threads(threads.parse()?);
+    }
+    let started = Instant::now();
+    let loaded = load(Path::new(&path))?;
+    let tokenizer = loaded.tokenizer;
+    let (device, kind) = match Device::cuda_if_available() {
+        Device::Cpu => (Device::Cpu, Kind::Float),
+        cuda => (cuda, Kind::BFloat16),
+    };
+    let model = Transformer::from_weights(&loaded.config, loaded.weights, device, kind)?;
+    let options = SamplerOptions {
+        keep_bytes: 0,
+        ..SamplerOptions::default()
+    };
+    let mut sampler = Sampler::new(model, options)?;
+    println!("load: {:.2} s", started.elapsed().as_secs_f64());
+    let ask = [ChatMessage::new(
+        Role::User,
+        "Write three sentences about the sea.",
+    )];
+    let prompt = tokenizer.render(&ask, true)?.tokens;
+    let sampling = |max_tokens| Sampling {
+        temperature: 0.0,
+        top_p: 1.0,
+        max_tokens,
+    };
+    let one = [TokenPrompt {
+        tokens: prompt.clone(),
+        seed: 0,
+    }];
+    let out = sampler.generate(&one, &sampling(60), tokenizer.stop_tokens())?;
+    println!("says: {}", tokenizer.decode(&out[0].tokens)?);
+    // Ragged prompts of 150 to 400 tokens, all different.
+    let text: Vec<u32> = (0..40).flat_map(|_| prompt.iter().copied()).collect();
+    for rows in [1usize, 8, 16, 32] {
+        let prompts: Vec<TokenPrompt> = (0..rows)
+            .map(|i| TokenPrompt {
+                tokens: text[i..i + 150 + (i * 97) % 251].to_vec(),
+                seed: i as u64,
+            })
+            .collect();
+        let tokens: usize = prompts.iter().map(|p| p.tokens.len()).sum();
+        let started = Instant::now();
+        sampler.generate(&prompts, &sampling(1), &[])?;
+        let prefill = started.elapsed().as_secs_f64();
+        let steps = 24;
+        let hot = Sampling {
+            temperature: 0.8,
+            top_p: 0.95,
+            max_tokens: steps + 1,
+        };
+        let started = Instant::now();
+        sampler.generate(&prompts, &hot, &[])?;
+        let decode = started.elapsed().as_secs_f64() - prefill;
+        println!(
+            "rows {rows:2}: prefill {tokens} tokens at {:.0}/s; decode {:.0} tokens/s ({:.1} ms a step)",
+            tokens as f64 / prefill,
+            (rows * steps) as f64 / decode,
+            1e3 * decode / steps as f64,
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! Models on disk: a Hugging Face directory or a GGUF file, read and written.
+
+use crate::chat::ChatTokenizer;
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::gguf::Gguf;
+use crate::tokenizer::TokenizerParts;
+use crate::weights::Weights;
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor};
+
+/// A model read from disk, not yet on a device.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its shape.
+    pub config: ModelConfig,
+    /// Its tensors.
+    pub weights: Weights,
+    /// Its tokenizer and chat format.
+    pub tokenizer: ChatTokenizer,
+}
+
+/// Reads a Hugging Face directory or a GGUF file.
+///
+/// # Errors
+/// When something is missing, truncated or not supported.
+pub fn load(path: &Path) -> Result<Loaded, ModelError> {
+    let _no_grad = tch::no_grad_guard();
+    if path.is_dir() {
+        let (config, parts) = read_directory_head(path)?;
+        let tokenizer = ChatTokenizer::new(parts, &config.eos_token_ids)?;
+        let weights = read_safetensors(path)?;
+        return Ok(Loaded {
+            config,
+            weights,
+            tokenizer,
+        });
+    }
+    let map = map_file(path)?;
+    let gguf = Gguf::parse(&map, path)?;
+    let config = gguf.config(path)?;
+    let tokenizer = ChatTokenizer::new(TokenizerParts::from_gguf(&gguf)?, &config.eos_token_ids)?;
+    let weights = gguf.weights(&map, &config, path)?;
+    Ok(Loaded {
+        config,
+        weights,
+        tokenizer,
+    })
+}
+
+/// Reads only the tokenizer and the shape: milliseconds, whatever the model's size.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_tokenizer(path: &Path) -> Result<(ModelConfig, ChatTokenizer), ModelError> {
+    let (config, parts) = if path.is_dir() {
+        read_directory_head(path)?
+    } else {
+        let map = map_file(path)?;
+        let gguf = Gguf::parse(&map, path)?;
+        (gguf.config(path)?, TokenizerParts::from_gguf(&gguf)?)
+    };
+    let tokenizer = ChatTokenizer::new(parts, &config.eos_token_ids)?;
+    Ok((config, tokenizer))
+}
+
+/// Maps a file that others must not change meanwhile.
+pub(crate) fn map_file(path: &Path) -> Result<Mmap, ModelError> {
+    let file = File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => ModelError::Missing {
+            path: path.to_owned(),
+            what: "there is no model here".to_owned(),
+        },
+        _ => ModelError::io(path, e),
+    })?;
+    // SAFETY: the map is read-only. Files of models are written under another name and
+    // renamed when complete, so nothing truncates a mapped file in place; someone who
+    // does gets SIGBUS, as with every program that maps its model.
+    unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))
+}
+
+fn read_text(path: &Path) -> Result<Option<String>, ModelError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(ModelError::io(path, e)),
+    }
+}
+
+fn need_text(path: PathBuf) -> Result<String, ModelError> {
+    read_text(&path)?.ok_or_else(|| ModelError::Missing {
+        path,
+        what: "this file of the model is missing".to_owned(),
+    })
+}
+
+/// Everything of a Hugging Face directory but the weights.
+pub(crate) fn read_directory_head(
+    directory: &Path,
+) -> Result<(ModelConfig, TokenizerParts), ModelError> {
+    let path = directory.join("config.json");
+    let config = ModelConfig::from_hf_json(&need_text(path.clone())?, &path)?;
+    let json = need_text(directory.join("tokenizer.json"))?;
+    let extra: Value = match read_text(&directory.join("tokenizer_config.json"))? {
+        Some(text) => serde_json::from_str(&text).map_err(|e| {
+            ModelError::format(&directory.join("tokenizer_config.json"), e.to_string())
+        })?,
+        None => Value::Null,
+    };
+    // A token is written as text or as an object with its content.
+    let token = |key: &str| {
+        let value = extra.get(key)?;
+        let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
+        Some(text.to_owned())
+    };
+    let template = match read_text(&directory.join("chat_template.jinja"))? {
+        Some(text) => Some(text),
+        None => extra.get("chat_template").and_then(template_of),
+    };
+    let parts = TokenizerParts {
+        json,
+        template,
+        bos: token("bos_token"),
+        eos: token("eos_token"),
+    };
+    Ok((config, parts))
+}
+
+/// The template itself, or the one named `default` of several.
+fn template_of(value: &Value) -> Option<String> {
+    if let Some(text) = value.as_str() {
+        return Some(text.to_owned());
+    }
+    let named = value.as_array()?;
+    let default = named
+        .iter()
+        .find(|t| t.get("name").and_then(Value::as_str) == Some("default"))?;
+    Some(default.get("template")?.as_str()?.to_owned())
+}
+
+/// The safetensors files of a directory: those of the index, or the single one.
+pub(crate) fn safetensors_files(directory: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let index = directory.join("model.safetensors.index.json");
+    let Some(text) = read_text(&index)? else {
+        let single = directory.join("model.safetensors");
+        return match single.is_file() {
+            true => Ok(vec![single]),
+            false => Err(ModelError::Missing {
+                path: single,
+                what: "neither this file nor model.safetensors.index.json is there".to_owned(),
+            }),
+        };
+    };
+    let json: Value =
+        serde_json::from_str(&text).map_err(|e| ModelError::format(&index, e.to_string()))?;
+    let map = json
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| ModelError::format(&index, "no `weight_map`"))?;
+    let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+    names
+        .into_iter()
+        .map(|name| {
+            let path = directory.join(name);
+            // A name with a directory in it could lead anywhere.
+            match path.parent() == Some(directory) && path.is_file() {
+                true => Ok(path),
+                false => Err(ModelError::MissingShard {
+                    directory: directory.to_owned(),
+                    shard: name.to_owned(),
+                }),
+            }
+        })
+        .collect()
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::F16 => Some(Kind::Half),
+        Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::F64 => Some(Kind::Double),
+        _ => None,
+    }
+}
+
+fn read_safetensors(directory: &Path) -> Result<Weights, ModelError> {
+    let mut out = Weights::default();
+    for path in safetensors_files(directory)? {
+        read_safetensors_file(&path, &mut out)?;
+    }
+    Ok(out)
+}
+
+/// Adds the tensors of one safetensors file.
+///
+/// # Errors
+/// When the file is truncated or holds a number format that is not supported.
+pub fn read_safetensors_file(path: &Path, out: &mut Weights) -> Result<(), ModelError> {
+    let map = map_file(path)?;
+    let file =
+        SafeTensors::deserialize(&map).map_err(|e| ModelError::format(path, e.to_string()))?;
+    for (name, view) in file.tensors() {
+        let kind = kind_of(view.dtype()).ok_or_else(|| ModelError::Unsupported {
+            what: format!("the number format {:?} of `{name}`", view.dtype()),
+            supported: "F64, F32, F16, BF16".to_owned(),
+        })?;
+        let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?;
+        out.tensors.insert(name, tensor);
+    }
+    Ok(())
+}
+
+/// Writes tensors as one safetensors file, in f32 unless they are half formats, and
+/// syncs it.
+///
+/// # Errors
+/// When libtorch or the disk refuses.
+pub fn write_safetensors_file(path: &Path, weights: &Weights) -> Result<(), ModelError> {
+    let mut parts = Vec::with_capacity(weights.tensors.len());
+    for (name, tensor) in &weights.tensors {
+        let kind = tensor.f_kind()?;
+        let dtype = match kind {
+            Kind::Float => Dtype::F32,
+            Kind::Half => Dtype::F16,
+            Kind::BFloat16 => Dtype::BF16,
+            Kind::Double => Dtype::F64,
+            other => {
+                return Err(ModelError::Unsupported {
+                    what: format!("saving {other:?} (`{name}`)"),
+                    supported: "F64, F32, F16, BF16".to_owned(),
+                });
+            }
+        };
+        let tensor = tensor
+            .detach()
+            .f_to_device(tch::Device::Cpu)?
+            .f_contiguous()?;
+        let numel = tensor.numel();
+        let mut bytes = vec![0u8; numel * kind.elt_size_in_bytes()];
+        tensor.f_copy_data_u8(&mut bytes, numel)?;
+        let shape: Vec<usize> = tensor.size().iter().map(|n| *n as usize).collect();
+        parts.push((name.as_str(), dtype, shape, bytes));
+    }
+    let mut views = Vec::with_capacity(parts.len());
+    for (name, dtype, shape, bytes) in &parts {
+        let view = TensorView::new(*dtype, shape.clone(), bytes)
+            .map_err(|e| ModelError::format(path, e.to_string()))?;
+        views.push((*name, view));
+    }
+    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|e| ModelError::io(path, std::io::Error::other(e.to_string())))?;
+    sync(path)
+}
+
+fn sync(path: &Path) -> Result<(), ModelError> {
+    File::open(path)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| ModelError::io(path, e))
+}
+
+/// Writes a Hugging Face directory that transformers and vLLM load. The directory
+/// appears whole or not at all; one that was there is replaced.
+///
+/// # Errors
+/// When libtorch or the disk refuses.
+pub fn save_directory(
+    directory: &Path,
+    config: &ModelConfig,
+    weights: &Weights,
+    tokenizer: &ChatTokenizer,
+) -> Result<(), ModelError> {
+    let parent = directory.parent().unwrap_or(Path::new("."));
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    std::fs::create_dir_all(parent).map_err(|e| ModelError::io(parent, e))?;
+    let staging = parent.join(format!(".{name}.partial"));
+    remove(&staging)?;
+    std::fs::create_dir(&staging).map_err(|e| ModelError::io(&staging, e))?;
+    write_safetensors_file(&staging.join("model.safetensors"), weights)?;
+    let parts = tokenizer.parts();
+    let mut extra = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": false,
+        "model_max_length": config.max_positions,
+    });
+    if let Some(map) = extra.as_object_mut() {
+        let entries = [
+            ("bos_token", &parts.bos),
+            ("eos_token", &parts.eos),
+            ("chat_template", &parts.template),
+        ];
+        for (key, text) in entries {
+            if let Some(text) = text {
+                map.insert(key.to_owned(), json!(text));
+            }
+        }
+    }
+    write_text(&staging, "config.json", &pretty(&config.to_hf_json()))?;
+    write_text(&staging, "tokenizer.json", &parts.json)?;
+    write_text(&staging, "tokenizer_config.json", &pretty(&extra))?;
+    sync(&staging)?;
+    // rename(2) replaces only an empty directory: an old one steps aside first. A crash
+    // in between leaves the old one under its other name and nothing half-written.
+    let old = parent.join(format!(".{name}.old"));
+    remove(&old)?;
+    if directory.exists() {
+        std::fs::rename(directory, &old).map_err(|e| ModelError::io(directory, e))?;
+    }
+    std::fs::rename(&staging, directory).map_err(|e| ModelError::io(directory, e))?;
+    sync(parent)?;
+    remove(&old)
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn write_text(directory: &Path, name: &str, text: &str) -> Result<(), ModelError> {
+    let path = directory.join(name);
+    std::fs::write(&path, text).map_err(|e| ModelError::io(&path, e))?;
+    sync(&path)
+}
+
+fn remove(path: &Path) -> Result<(), ModelError> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ModelError::io(path, e)),
+        _ => Ok(()),
+    }
+}

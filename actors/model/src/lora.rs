@@ -1,0 +1,98 @@
+//! LoRA: low-rank additions to the seven projections of the trained layers.
+//!
+//! - [`attach`]: gives layers fresh adapters (`A` random, `B` zero: the model computes
+//!   what it computed before)
+//! - [`merge`]: adds every adapter to its weight and takes it off
+//!
+//! Initial numbers are a function of (seed, name of the projection): they do not
+//! depend on the order of creation or on any global generator.
+
+use crate::error::ModelError;
+use crate::transformer::{LoraPair, PROJECTIONS, Transformer};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use tch::{Kind, Tensor};
+
+/// Puts adapters of `rank` with scale `alpha / rank` on all seven projections of the
+/// layers from `from_layer` up.
+///
+/// # Errors
+/// When the rank is 0, or libtorch refuses.
+pub fn attach(
+    model: &mut Transformer,
+    from_layer: usize,
+    rank: usize,
+    alpha: f64,
+    seed: u64,
+) -> Result<(), ModelError> {
+    if rank == 0 {
+        return Err(ModelError::Request("LoRA of rank 0".to_owned()));
+    }
+    let _guard = tch::no_grad_guard();
+    let (kind, device) = (model.kind, model.device);
+    for (index, layer) in model.layers.iter_mut().enumerate().skip(from_layer) {
+        for (name, linear) in PROJECTIONS.iter().zip(layer.projections_mut()) {
+            let (out, input) = linear.weight.size2()?;
+            let name = format!("model.layers.{index}.{name}");
+            let a = uniform(seed, &name, rank as i64, input)?;
+            linear.lora = Some(LoraPair {
+                a: a.f_to_device(device)?.f_to_kind(kind)?,
+                b: Tensor::f_zeros([out, rank as i64], (kind, device))?,
+                scale: alpha / rank as f64,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Adds every adapter to its weight and removes it.
+///
+/// # Errors
+/// When libtorch refuses.
+pub fn merge(model: &mut Transformer) -> Result<(), ModelError> {
+    let _guard = tch::no_grad_guard();
+    for layer in &mut model.layers {
+        for linear in layer.projections_mut() {
+            if let Some(pair) = linear.lora.take() {
+                let change = pair.b.f_matmul(&pair.a)?.f_mul_scalar(pair.scale)?;
+                // A new tensor: the old one may be shared with somebody else.
+                linear.weight = linear.weight.f_detach()?.f_add(&change)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Kaiming-uniform numbers as PEFT draws them: uniform in ±1/√in.
+fn uniform(seed: u64, name: &str, rows: i64, columns: i64) -> Result<Tensor, tch::TchError> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(name.as_bytes());
+    let mut generator = ChaCha8Rng::from_seed(*hasher.finalize().as_bytes());
+    let bound = 1.0 / (columns.max(1) as f64).sqrt();
+    let numbers: Vec<f32> = (0..rows * columns)
+        .map(|_| {
+            let unit = f64::from(generator.next_u32()) / f64::from(u32::MAX);
+            ((2.0 * unit - 1.0) * bound) as f32
+        })
+        .collect();
+    Tensor::f_from_slice(&numbers)?
+        .f_view([rows, columns])?
+        .f_to_kind(Kind::Float)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initial_numbers_are_seeded_and_bounded() {
+        let a = uniform(1, "x", 4, 100).unwrap();
+        let same = uniform(1, "x", 4, 100).unwrap();
+        let other = uniform(1, "y", 4, 100).unwrap();
+        assert_eq!(a, same);
+        assert_ne!(a, other);
+        assert!(a.abs().max().double_value(&[]) <= 0.1);
+        assert!(a.std(true).double_value(&[]) > 0.04);
+    }
+}
