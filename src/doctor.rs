@@ -150,7 +150,7 @@ fn unmet(checks: &[Check]) -> impl Iterator<Item = &Check> {
 pub fn render(checks: &[Check]) -> String {
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_preset(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(["", "what", "found", "what to do"]);
     if table.width().is_none() {
@@ -283,6 +283,20 @@ fn version_in_header(text: &str) -> Option<String> {
     ))
 }
 
+/// Where the model computes: as many CUDA devices as libtorch sees, else this many
+/// threads. For the caller of [`collect`], who can ask libtorch.
+pub fn devices(cuda: i64, threads: usize) -> Check {
+    match cuda {
+        1.. => Check::ok("model runs on", format!("{cuda} CUDA device(s)")),
+        _ if Path::new("/dev/nvidiactl").exists() => Check::warn(
+            "model runs on",
+            format!("the CPU, {threads} threads; this libtorch does not see the GPU"),
+            "install PyTorch 2.11 with CUDA, run scripts/setup.sh, then build again",
+        ),
+        _ => Check::ok("model runs on", format!("the CPU, {threads} threads")),
+    }
+}
+
 // ---------------------------------------------------------------- resources
 
 fn processors() -> Check {
@@ -370,7 +384,7 @@ fn model(cache: &Path) -> Check {
             format!("{} is damaged ({} bytes)", path.display(), bytes.len()),
             "remove the file, then run scripts/setup.sh",
         ),
-        Ok(_) => Check::ok(name, format!("SmolLM2-135M-Instruct, {}", path.display())),
+        Ok(_) => Check::ok(name, "SmolLM2-135M-Instruct in the cache, checksum agrees"),
     }
 }
 

@@ -316,6 +316,8 @@ pub struct AttemptPlan {
     pub key: AttemptKey,
     /// Steps on the tape from an interrupted process, to be replayed first.
     pub recorded: Vec<Step>,
+    /// How many failures of ours hit it before.
+    pub failures: u32,
 }
 
 /// Make the attempts of one task together: their turns go to the model as one batch.

@@ -242,8 +242,13 @@ async fn run_driver(
         sandbox: sandbox.clone(),
         argv: ["python", "-c", PROGRAM].map(str::to_owned).to_vec(),
         stdin: Some(stdin),
-        // Sets of strings must not change their order between runs.
-        env: vec![("PYTHONHASHSEED".to_owned(), "0".to_owned())],
+        env: [
+            // Sets of strings must not change their order between runs.
+            ("PYTHONHASHSEED", "0"),
+            ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec(),
         timeout_ms: limit_ms,
         output_cap: DRIVER_OUTPUT_CAP,
     };

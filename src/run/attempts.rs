@@ -88,6 +88,7 @@ impl Driver {
                 attempt: attempt.clone(),
                 key: key.clone(),
                 recorded: known.map(|t| t.steps.clone()).unwrap_or_default(),
+                failures: known.map_or(0, |t| t.failures.len() as u32),
             });
         }
         self.append(scheduled).await?;

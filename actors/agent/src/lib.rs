@@ -1,1 +1,21 @@
-//! gametape-agent
+//! The agent: a scaffold between a policy and a sandbox.
+//!
+//! Layout, in reading order:
+//! - [`compact`]: the scaffold for models under a billion parameters: commands, what
+//!   they answer, the conversation; pure
+//! - [`entity`]: where a Python function or class lies in a text; pure
+//! - [`oracle`]: the teacher's commands, from the gold patch; pure
+//! - [`actor`]: the attempts of one task, turn by turn, as one batch; every step on the
+//!   tape before the next turn
+//!
+//! **Not here:** how tokens are drawn (model), how a sandbox works (environment),
+//! whether a patch is any good (grader).
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod actor;
+pub mod compact;
+pub mod entity;
+pub mod oracle;
+
+pub use actor::{AgentActor, AgentOptions, AgentRooms};

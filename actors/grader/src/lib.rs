@@ -1,1 +1,22 @@
-//! gametape-grader
+//! Grading: a patch, a fresh sandbox that no agent ever touched, the hidden tests, a
+//! verdict.
+//!
+//! Layout, in reading order:
+//! - [`parse`]: the test runner's log → status by test; pure
+//! - [`strip`]: hunks that a patch may not bring (tests, test configuration); pure
+//! - [`decide`]: task + report → verdict; pure
+//! - [`actor`]: the effects: sandbox, patch, run, cache
+//!
+//! **Not here:** how a sandbox works; parity with the official harness on stored logs.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod actor;
+pub mod decide;
+pub mod parse;
+pub mod strip;
+
+pub use actor::{GraderActor, GraderOptions};
+
+/// Version of the rules; part of the key under which verdicts are kept.
+pub const RULES: &str = "strict/1";

@@ -9,6 +9,8 @@
 //! - [`sampler`]: batched sampling with a KV cache; [`draw`]: one token from a distribution
 //! - [`score`]: log-probabilities of given answers
 //! - [`host`]: the thread that owns the models, and the actor in front of it
+//! - [`train`]: fine-tuning step by step; [`packed`]: its forward pass; [`optimizer`]:
+//!   AdamW and the schedule; [`lora`]: adapters
 //! - [`inspect`]: what a model on disk is, before anything is loaded
 //! - [`tiny`]: a random model for tests and the smoke profile
 //! - [`error`]: what can go wrong, with codes
@@ -36,6 +38,7 @@ pub mod template;
 pub mod tiny;
 pub mod tokenizer;
 pub mod train;
+mod train_setup;
 mod train_state;
 pub mod transformer;
 pub mod weights;

@@ -104,7 +104,7 @@ fn measure(
         .cycle()
         .take(if repeat { 10_000 } else { groups.len() })
     {
-        let report = learner.step(&[group.clone()], 1e-5, &|| false)?;
+        let report = learner.step(std::slice::from_ref(group), 1e-5, &|| false)?;
         tokens += report.tokens;
         if begin.elapsed().as_secs_f64() > seconds {
             break;

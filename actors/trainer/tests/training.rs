@@ -1,5 +1,7 @@
 //! Trainings of the tiny model from request to weights on disk: resume, refusals, stop.
 
+#![allow(clippy::unwrap_used)]
+
 use actix::prelude::*;
 use gametape_model::tiny;
 use gametape_model::train::Precision;

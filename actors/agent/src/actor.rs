@@ -1,0 +1,524 @@
+//! The attempts of one task, side by side.
+//!
+//! Turn by turn: the conversations of all live attempts go to the model as one batch,
+//! their commands run in their own sandboxes, and all steps of the turn are durable on
+//! the tape before the next turn is asked for. Steps that an earlier process recorded
+//! are carried out again first and compared; no model is asked for them.
+
+use crate::compact::{self, Command, Viewed};
+use crate::oracle;
+use actix::prelude::*;
+use gametape_schemas::attempt::Completion;
+use gametape_schemas::event::*;
+use gametape_schemas::message::*;
+use gametape_schemas::{
+    AttemptEnd, Digest, EndReason, Event, Failure, FailureKind, NewEvent, PolicyRef, SandboxId,
+    Step, StreamId, Task,
+};
+use std::collections::VecDeque;
+
+/// Limits of the scaffold.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// At most this many turns.
+    pub turns: u32,
+}
+
+/// What the room asks of others.
+#[derive(Clone)]
+pub struct AgentRooms {
+    /// The tape.
+    pub append: Recipient<Append>,
+    /// Opens sandboxes.
+    pub open: Recipient<OpenSandbox>,
+    /// Reads files.
+    pub read: Recipient<ReadFile>,
+    /// Writes files.
+    pub write: Recipient<WriteFile>,
+    /// Tells what changed.
+    pub diff: Recipient<DiffSandbox>,
+    /// Closes sandboxes.
+    pub close: Recipient<CloseSandbox>,
+    /// Samples.
+    pub generate: Recipient<Generate>,
+}
+
+/// Serves [`RunAttempts`].
+pub struct AgentActor {
+    rooms: AgentRooms,
+    options: AgentOptions,
+}
+
+impl AgentActor {
+    /// An agent room.
+    pub fn new(rooms: AgentRooms, options: AgentOptions) -> Self {
+        Self { rooms, options }
+    }
+}
+
+impl Actor for AgentActor {
+    type Context = Context<Self>;
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(64);
+    }
+}
+
+impl Handler<RunAttempts> for AgentActor {
+    type Result = ResponseFuture<Result<Vec<AttemptOutcome>, Failure>>;
+
+    fn handle(&mut self, message: RunAttempts, _: &mut Self::Context) -> Self::Result {
+        let group = Group {
+            rooms: self.rooms.clone(),
+            turns: self.options.turns,
+            task: message.task,
+            model: message.model,
+        };
+        Box::pin(async move { group.run(message.plans).await })
+    }
+}
+
+async fn ask<M, T>(to: &Recipient<M>, message: M) -> Result<T, Failure>
+where
+    M: Message<Result = Result<T, Failure>> + Send,
+    T: Send,
+{
+    to.send(message).await.unwrap_or_else(|error| {
+        Err(Failure::new(
+            FailureKind::ActorDied,
+            "GT-ACTOR-DIED",
+            format!("an actor did not answer the agent: {error}"),
+        ))
+    })
+}
+
+/// One attempt under way.
+struct Live {
+    plan: AttemptPlan,
+    sandbox: Option<SandboxId>,
+    steps: Vec<Step>,
+    viewed: Option<Viewed>,
+    /// What the oracle still has to say.
+    script: Option<VecDeque<Command>>,
+    outcome: Option<AttemptOutcome>,
+    end: Option<EndReason>,
+}
+
+struct Group {
+    rooms: AgentRooms,
+    turns: u32,
+    task: Task,
+    model: Option<ModelSource>,
+}
+
+impl Group {
+    async fn run(&self, plans: Vec<AttemptPlan>) -> Result<Vec<AttemptOutcome>, Failure> {
+        let mut all: Vec<Live> = plans
+            .into_iter()
+            .map(|plan| Live {
+                plan,
+                sandbox: None,
+                steps: Vec::new(),
+                viewed: None,
+                script: None,
+                outcome: None,
+                end: None,
+            })
+            .collect();
+        let result = self.make(&mut all).await;
+        for live in &all {
+            if let Some(sandbox) = live.sandbox.clone()
+                && let Err(failure) = ask(&self.rooms.close, CloseSandbox { sandbox }).await
+            {
+                tracing::warn!(%failure, "an attempt's sandbox was not closed");
+            }
+        }
+        result?;
+        Ok(all
+            .into_iter()
+            .map(|live| {
+                live.outcome.unwrap_or_else(|| {
+                    AttemptOutcome::Failed(Failure::new(
+                        FailureKind::Internal,
+                        "GT-AGENT-OPEN",
+                        "an attempt was left without an outcome",
+                    ))
+                })
+            })
+            .collect())
+    }
+
+    async fn make(&self, all: &mut [Live]) -> Result<(), Failure> {
+        let begun = futures_util::future::join_all(all.iter_mut().map(|live| self.begin(live)));
+        for (live, begun) in begun.await.into_iter().enumerate() {
+            if let Err(failure) = begun
+                && let Some(live) = all.get_mut(live)
+            {
+                self.fail(live, failure).await?;
+            }
+        }
+        loop {
+            // Attempts that came to their end hand in what they changed.
+            for live in all.iter_mut() {
+                if let (Some(reason), None) = (live.end, &live.outcome)
+                    && let Err(failure) = self.submit(live, reason).await
+                {
+                    self.fail(live, failure).await?;
+                }
+            }
+            let open: Vec<usize> = (0..all.len())
+                .filter(|n| all.get(*n).is_some_and(|live| live.outcome.is_none()))
+                .collect();
+            if open.is_empty() {
+                return Ok(());
+            }
+            let completions = match self.choose(all, &open).await {
+                Ok(completions) => completions,
+                Err(failure) => {
+                    for n in open {
+                        if let Some(live) = all.get_mut(n) {
+                            self.fail(live, failure.clone()).await?;
+                        }
+                    }
+                    continue;
+                }
+            };
+            let mut events = Vec::new();
+            let mut broken = Vec::new();
+            let turns = all
+                .iter_mut()
+                .filter(|live| live.outcome.is_none())
+                .zip(completions)
+                .map(|(live, completion)| async {
+                    let step = self.act(live, completion).await;
+                    (live, step)
+                });
+            for (live, step) in futures_util::future::join_all(turns).await {
+                match step {
+                    Ok(step) => {
+                        events.push(NewEvent::named(
+                            StreamId::attempt(&live.plan.attempt),
+                            &format!("step-{}", step.index),
+                            Event::StepTaken(StepTaken {
+                                attempt: live.plan.attempt.clone(),
+                                step: step.clone(),
+                            }),
+                        ));
+                        live.steps.push(step);
+                    }
+                    Err(failure) => broken.push((live, failure)),
+                }
+            }
+            for (live, failure) in broken {
+                self.fail(live, failure).await?;
+            }
+            // Nothing acts on a step that is not on the tape.
+            self.append(events).await?;
+        }
+    }
+
+    async fn append(&self, events: Vec<NewEvent>) -> Result<(), Failure> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        ask(&self.rooms.append, Append { events }).await.map(|_| ())
+    }
+
+    /// Opens the sandbox and carries out what is recorded.
+    async fn begin(&self, live: &mut Live) -> Result<(), Failure> {
+        let sandbox = ask(
+            &self.rooms.open,
+            OpenSandbox {
+                environment: self.task.environment.clone(),
+                label: format!("attempt/{}", live.plan.attempt),
+                patches: vec![self.task.bug_patch.clone()],
+                hidden_paths: self.task.hidden_paths.clone(),
+            },
+        )
+        .await?;
+        live.sandbox = Some(sandbox.clone());
+        let name = format!(
+            "sandbox-{}-{}",
+            live.plan.recorded.len(),
+            live.plan.failures
+        );
+        self.append(vec![NewEvent::named(
+            StreamId::attempt(&live.plan.attempt),
+            &name,
+            Event::SandboxOpened(SandboxOpened {
+                attempt: live.plan.attempt.clone(),
+                backend: "local".to_owned(),
+                environment: self.task.environment.clone(),
+            }),
+        )])
+        .await?;
+        if live.plan.key.policy == PolicyRef::Oracle {
+            live.script = Some(self.script(&sandbox).await?);
+        }
+        for recorded in live.plan.recorded.clone() {
+            if let Some(script) = &mut live.script {
+                script.pop_front();
+            }
+            let step = self.act(live, recorded.completion.clone()).await?;
+            if let Some((field, was, is)) = divergence(&recorded, &step) {
+                self.abandon(live, recorded.index, field, was, is).await?;
+                return Ok(());
+            }
+            live.steps.push(recorded);
+        }
+        Ok(())
+    }
+
+    /// What the oracle will say.
+    async fn script(&self, sandbox: &SandboxId) -> Result<VecDeque<Command>, Failure> {
+        let file = &self.task.file;
+        let unusable = |why: String| {
+            Failure::new(
+                FailureKind::Input,
+                "GT-AGENT-ORACLE",
+                format!("the oracle cannot walk to the gold patch of {}: {why}", self.task.id),
+            )
+            .with_help("the task cannot be demonstrated; its gold patch must change one readable file")
+        };
+        let read = ReadFile {
+            sandbox: sandbox.clone(),
+            path: file.clone(),
+        };
+        let buggy = match ask(&self.rooms.read, read).await? {
+            FileRead::Text(text) => text,
+            FileRead::Refused(why) => return Err(unusable(why)),
+        };
+        let patch = diffy::Patch::from_str(&self.task.gold_patch)
+            .map_err(|error| unusable(error.to_string()))?;
+        let gold = diffy::apply(&buggy, &patch).map_err(|error| unusable(error.to_string()))?;
+        oracle::commands(file, &self.task.entity, &buggy, &gold)
+            .map(VecDeque::from)
+            .ok_or_else(|| unusable("its change cannot be told in commands".to_owned()))
+    }
+
+    /// What each open attempt says next, in order.
+    async fn choose(&self, all: &mut [Live], open: &[usize]) -> Result<Vec<Completion>, Failure> {
+        let Some(model) = &self.model else {
+            return Ok(open
+                .iter()
+                .map(|n| {
+                    let script = all.get_mut(*n).and_then(|live| live.script.as_mut());
+                    let command = script.and_then(VecDeque::pop_front);
+                    Completion {
+                        text: command.unwrap_or(Command::Submit).render(),
+                        finished: true,
+                        ..Completion::default()
+                    }
+                })
+                .collect());
+        };
+        let mut prompts = Vec::new();
+        let mut sampling = None;
+        for live in open.iter().filter_map(|n| all.get(*n)) {
+            sampling.get_or_insert_with(|| live.plan.key.sampling.clone());
+            let turn = (live.plan.key.sampling_seed(), live.steps.len());
+            let digest = Digest::of_bytes(format!("{turn:?}").as_bytes());
+            let seed = digest.0.get(..16).unwrap_or("0");
+            prompts.push(Prompt {
+                messages: compact::conversation(&self.task, &live.steps),
+                seed: u64::from_str_radix(seed, 16).unwrap_or(0),
+            });
+        }
+        let Some(sampling) = sampling else {
+            return Ok(Vec::new());
+        };
+        let wanted = prompts.len();
+        let request = Generate {
+            model: model.clone(),
+            prompts,
+            sampling,
+        };
+        let completions = ask(&self.rooms.generate, request).await?;
+        if completions.len() == wanted {
+            return Ok(completions);
+        }
+        Err(Failure::new(
+            FailureKind::Model,
+            "GT-AGENT-SHORT",
+            format!("{} completions came for {wanted} conversations", completions.len()),
+        ))
+    }
+
+    /// Carries one turn out.
+    async fn act(&self, live: &mut Live, completion: Completion) -> Result<Step, Failure> {
+        let index = live.steps.len() as u32;
+        let started = std::time::Instant::now();
+        let command = compact::parse(&completion.text);
+        let call = command.as_ref().ok().map(Command::call);
+        let overflow = completion.text.is_empty() && !completion.finished;
+        let observation = match command {
+            Err(observation) => observation,
+            Ok(Command::Submit) => {
+                live.end = Some(EndReason::Submitted);
+                "submitted".to_owned()
+            }
+            Ok(command) => self.tool(live, command).await?,
+        };
+        let step = Step {
+            index,
+            completion,
+            call,
+            observation,
+            exit_code: None,
+            tool_ms: started.elapsed().as_millis() as u64,
+            last: false,
+        };
+        if live.end.is_none() {
+            let mut steps = live.steps.clone();
+            steps.push(step.clone());
+            live.end = if overflow {
+                Some(EndReason::TokenLimit)
+            } else if compact::is_stuck(&steps) {
+                Some(EndReason::Stuck)
+            } else if index + 1 >= self.turns {
+                Some(EndReason::TurnLimit)
+            } else {
+                None
+            };
+        }
+        Ok(Step {
+            last: live.end.is_some(),
+            ..step
+        })
+    }
+
+    async fn tool(&self, live: &mut Live, command: Command) -> Result<String, Failure> {
+        let Some(sandbox) = live.sandbox.clone() else {
+            return Err(Failure::new(
+                FailureKind::Internal,
+                "GT-AGENT-OPEN",
+                "a tool was called before its sandbox was open",
+            ));
+        };
+        let (file, edit) = match (&command, &live.viewed) {
+            (Command::View { file, .. }, _) => (file.clone(), None),
+            (Command::Edit { .. }, None) => return Ok("error: view first".to_owned()),
+            (Command::Edit { .. }, Some(viewed)) => (viewed.file.clone(), Some(viewed.clone())),
+            (Command::Submit, _) => return Ok("submitted".to_owned()),
+        };
+        let read = ReadFile {
+            sandbox: sandbox.clone(),
+            path: file.clone(),
+        };
+        let source = match ask(&self.rooms.read, read).await? {
+            FileRead::Text(text) => text,
+            FileRead::Refused(why) => return Ok(format!("error: {why}")),
+        };
+        match (command, edit) {
+            (Command::View { entity, .. }, _) => match compact::view(&file, &source, &entity) {
+                Ok((observation, viewed)) => {
+                    live.viewed = Some(viewed);
+                    Ok(observation)
+                }
+                Err(observation) => Ok(observation),
+            },
+            (Command::Edit { first, last, text }, Some(viewed)) => {
+                match compact::edit(&source, &viewed, first, last, &text) {
+                    Err(observation) => Ok(observation),
+                    Ok((content, observation, viewed)) => {
+                        let write = WriteFile {
+                            sandbox,
+                            path: file,
+                            content,
+                        };
+                        match ask(&self.rooms.write, write).await? {
+                            FileWritten::Written => {
+                                live.viewed = Some(viewed);
+                                Ok(observation)
+                            }
+                            FileWritten::Refused(why) => Ok(format!("error: {why}")),
+                        }
+                    }
+                }
+            }
+            _ => Ok("error: view first".to_owned()),
+        }
+    }
+
+    /// Hands in what changed.
+    async fn submit(&self, live: &mut Live, reason: EndReason) -> Result<(), Failure> {
+        let Some(sandbox) = live.sandbox.clone() else {
+            return Ok(());
+        };
+        let patch = ask(&self.rooms.diff, DiffSandbox { sandbox }).await?;
+        let end = AttemptEnd {
+            attempt: live.plan.attempt.clone(),
+            reason,
+            patch,
+        };
+        self.append(vec![NewEvent::named(
+            StreamId::attempt(&live.plan.attempt),
+            "submitted",
+            Event::PatchSubmitted(PatchSubmitted { end: end.clone() }),
+        )])
+        .await?;
+        live.outcome = Some(AttemptOutcome::Ended(end));
+        Ok(())
+    }
+
+    /// A failure of ours ends this attempt; the others go on. A failure of the tape
+    /// itself ends everything.
+    async fn fail(&self, live: &mut Live, failure: Failure) -> Result<(), Failure> {
+        if matches!(failure.kind, FailureKind::Tape | FailureKind::Disk | FailureKind::Cancelled) {
+            return Err(failure);
+        }
+        let name = format!("failed-{}", live.plan.failures);
+        self.append(vec![NewEvent::named(
+            StreamId::attempt(&live.plan.attempt),
+            &name,
+            Event::AttemptFailed(AttemptFailed {
+                attempt: live.plan.attempt.clone(),
+                failure: failure.clone(),
+                will_retry: failure.kind.is_retryable(),
+            }),
+        )])
+        .await?;
+        live.outcome = Some(AttemptOutcome::Failed(failure));
+        Ok(())
+    }
+
+    async fn abandon(
+        &self,
+        live: &mut Live,
+        step: u32,
+        field: &str,
+        recorded: String,
+        replayed: String,
+    ) -> Result<(), Failure> {
+        let cap = |text: String| text.chars().take(400).collect();
+        self.append(vec![NewEvent::named(
+            StreamId::attempt(&live.plan.attempt),
+            "abandoned",
+            Event::AttemptAbandoned(AttemptAbandoned {
+                attempt: live.plan.attempt.clone(),
+                step,
+                field: field.to_owned(),
+                recorded: cap(recorded),
+                replayed: cap(replayed),
+            }),
+        )])
+        .await?;
+        live.outcome = Some(AttemptOutcome::Abandoned);
+        Ok(())
+    }
+}
+
+/// The first field in which a replayed step differs from the recorded one. Times may.
+fn divergence(recorded: &Step, replayed: &Step) -> Option<(&'static str, String, String)> {
+    if recorded.call != replayed.call {
+        let text = |step: &Step| format!("{:?}", step.call);
+        return Some(("call", text(recorded), text(replayed)));
+    }
+    if recorded.observation != replayed.observation {
+        let (was, is) = (&recorded.observation, &replayed.observation);
+        return Some(("observation", was.clone(), is.clone()));
+    }
+    (recorded.exit_code != replayed.exit_code).then(|| {
+        let text = |step: &Step| format!("{:?}", step.exit_code);
+        ("exit_code", text(recorded), text(replayed))
+    })
+}
