@@ -130,6 +130,7 @@ else
 fi
 
 if $tests; then
+  check build cargo test --locked --workspace --no-run
   if cargo nextest --version >/dev/null 2>&1; then
     check doctests cargo test --locked --workspace --doc --quiet
     $ci && printf '\nchecks passed: %s; the tests come last\n' "$(line)"

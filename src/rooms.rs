@@ -20,8 +20,6 @@ pub struct Rooms {
     /// Environment.
     pub exec: Recipient<Exec>,
     /// Environment.
-    pub write_file: Recipient<WriteFile>,
-    /// Environment.
     pub close: Recipient<CloseSandbox>,
     /// Grader.
     pub grade: Recipient<GradePatch>,

@@ -170,9 +170,9 @@ def download(name, address, digest, wheel):
             transfer(name, address, part)
             break
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # the part is longer than the file: begin again
-                part.unlink()
-            elif error.code in (401, 403, 407):
+            if error.code == 416 and part.exists():  # nothing is missing; the checksum decides
+                break
+            if error.code in (401, 403, 407):
                 raise Refused(f"{name}: the package index answered {error.code}") from error
             elif error.code < 500 and error.code != 429:
                 raise Trouble(f"{name}: the package index answered {error.code} {error.reason}") from error

@@ -1,6 +1,7 @@
 //! The verbs of the command line.
 
 pub mod dataset;
+pub mod model;
 pub mod show;
 
 use crate::cli::{
@@ -100,7 +101,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             if cli.json {
                 print_json(&description)?;
             } else {
-                print!("{description}");
+                print!("{}", model::describe(&description));
             }
             Ok(ExitCode::SUCCESS)
         }

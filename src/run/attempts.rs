@@ -2,6 +2,7 @@
 
 use super::driver::{Driver, internal};
 use super::progress::Phase;
+use crate::forge::{self, ForgeDeps, ForgePlan, News, Wanted};
 use crate::rooms::ask;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gametape_schemas::event::{AttemptScheduled, Graded, NewEvent};
@@ -12,9 +13,87 @@ use gametape_schemas::{
     AttemptId, DatasetKind, Digest, Event, Failure, FailureKind, PolicyRef, StreamId, Task,
     Verdict, VerdictOutcome,
 };
-use gametape_supervisor::{AttemptGroup, Purpose};
+use gametape_supervisor::{AttemptGroup, Next, Purpose, next};
+use std::cell::RefCell;
 
 impl Driver {
+    /// Makes the tasks of every package that has none yet.
+    ///
+    /// # Errors
+    /// As [`Self::drive`].
+    pub async fn forge_all(&mut self) -> Result<(), Failure> {
+        self.catch_up().await?;
+        self.open_run().await?;
+        while let Next::Forge(package) = next(&self.plan, &self.state) {
+            self.stop.check()?;
+            self.forge(&package).await?;
+            self.catch_up().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tasks of a package.
+    pub(super) async fn forge(&mut self, name: &str) -> Result<(), Failure> {
+        let package = self
+            .config
+            .packages
+            .iter()
+            .find(|p| p.name == name)
+            .ok_or_else(|| internal(format!("package {name} is not configured")))?;
+        let wanted = match package.held_out {
+            0 => Wanted::Training {
+                train: package.train,
+                explore: package.explore,
+            },
+            n => Wanted::HeldOut(n),
+        };
+        let jobs = match self.config.limits.sandboxes {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            n => n,
+        };
+        let plan = ForgePlan {
+            environment: forge::package(name)?,
+            recipe: self.config.forge.clone(),
+            wanted,
+            jobs,
+            stream: StreamId::run(&self.run),
+        };
+        let deps = ForgeDeps {
+            provision: self.rooms.provision.clone(),
+            open: self.rooms.open.clone(),
+            exec: self.rooms.exec.clone(),
+            close: self.rooms.close.clone(),
+            run_tests: self.rooms.run_tests.clone(),
+            grade: self.rooms.grade.clone(),
+            append: self.rooms.append.clone(),
+            now_micros: std::sync::Arc::new(crate::system::now_micros),
+        };
+        let total = u64::from(package.train + package.explore + package.held_out);
+        let phase = RefCell::new(Phase::begin(format!("forge: {name}"), total));
+        let stop = self.stop.clone();
+        let progress = |news: News| {
+            let mut phase = phase.borrow_mut();
+            match news.phase {
+                forge::Phase::Forge => phase.at(news.done, news.note),
+                other => phase.say(format!("{} {}/{}", other.name(), news.done, news.wanted)),
+            }
+        };
+        let quarantined = forge::quarantined(&self.records);
+        let work = forge::forge_package(&plan, &deps, &self.state.ledger, &quarantined, &progress);
+        let report = tokio::select! {
+            report = work => report?,
+            () = stop.requested() => return Err(super::stop::stopped()),
+        };
+        if !report.missing.is_empty() {
+            eprintln!(
+                "warning: {name} gave fewer tasks than wanted (missing, by split: {:?}); \
+                 the run goes on with what there is",
+                report.missing
+            );
+        }
+        Ok(())
+    }
+
     /// Makes the attempts of a phase, group by group.
     pub(super) async fn attempt(
         &mut self,

@@ -158,7 +158,7 @@ impl Driver {
         }
     }
 
-    async fn open_run(&mut self) -> Result<(), Failure> {
+    pub(super) async fn open_run(&mut self) -> Result<(), Failure> {
         let stream = StreamId::run(&self.run);
         if self.records.is_empty() {
             self.append(vec![

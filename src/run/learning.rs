@@ -24,7 +24,7 @@ pub fn fold_dataset(config: &crate::config::Config, kind: DatasetKind, ledger: &
         DatasetKind::Policy => gametape_trainer::recipe::build(
             &config.policy_dataset,
             ledger,
-            &gametape_agent::compact::conversation,
+            &gametape_agent::compact::dataset_opening,
         ),
         DatasetKind::Verifier => {
             gametape_verifier::recipe::build(&config.verifier_dataset, ledger, config.seed)

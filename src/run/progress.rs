@@ -78,6 +78,13 @@ impl Phase {
         }
     }
 
+    /// What is being done, without progress in parts.
+    pub fn say(&mut self, note: impl Into<String>) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(note.into());
+        }
+    }
+
     /// One more part is done.
     pub fn inc(&mut self, note: impl Into<String>) {
         self.at(self.done + 1, note);

@@ -3,22 +3,54 @@
 //! is replayed).
 
 use gametape_schemas::{Failure, FailureKind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+type Hook = Box<dyn Fn() + Send>;
+
 /// Whether somebody asked us to stop.
-#[derive(Clone, Debug, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+pub struct StopFlag {
+    requested: Arc<AtomicBool>,
+    /// Called once at the request: long work that must hear of it at once.
+    hooks: Arc<Mutex<Vec<Hook>>>,
+}
 
 impl StopFlag {
     /// Asks for a stop.
     pub fn request(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.requested.store(true, Ordering::SeqCst);
+        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        for hook in hooks.drain(..) {
+            hook();
+        }
+    }
+
+    /// Lets long work hear of the request at once.
+    pub fn on_request(&self, hook: impl Fn() + Send + 'static) {
+        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        hooks.push(Box::new(hook));
     }
 
     /// Whether a stop was asked for.
     pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// Comes when a stop is asked for.
+    pub async fn requested(&self) {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let tell = Mutex::new(Some(tell));
+        self.on_request(move || {
+            if let Some(tell) = tell.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                // Whoever waited may have ended meanwhile.
+                let _ = tell.send(());
+            }
+        });
+        if !self.is_requested() {
+            // The flag keeps the sender: the channel cannot close before it speaks.
+            let _ = told.await;
+        }
     }
 
     /// An error when a stop was asked for.

@@ -1,6 +1,7 @@
 //! Source archives, unpacked without trust: regular files and directories only, no
 //! path that leaves the target, bounded in number and size.
 
+use crate::tree;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -19,6 +20,7 @@ pub fn unpack(archive: &Path, target: &Path) -> io::Result<()> {
     let file = std::fs::File::open(archive)?;
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file));
     let (mut files, mut bytes) = (0usize, 0u64);
+    let mut top = None;
     std::fs::create_dir_all(target)?;
     for entry in tar.entries()? {
         let mut entry = entry?;
@@ -27,12 +29,26 @@ pub fn unpack(archive: &Path, target: &Path) -> io::Result<()> {
         let Some(relative) = inside(&path)? else {
             continue;
         };
+        // Meta entries (PAX headers) have no say in what the top directory is.
+        if kind.is_dir() || kind.is_file() {
+            let first = path
+                .components()
+                .find(|part| matches!(part, Component::Normal(_)));
+            let first = first.map(|part| part.as_os_str().to_owned());
+            if *top.get_or_insert_with(|| first.clone()) != first {
+                return Err(invalid("the archive has more than one top directory"));
+            }
+        }
         let to = target.join(&relative);
         if kind.is_dir() {
             std::fs::create_dir_all(&to)?;
         } else if kind.is_file() {
             files += 1;
             bytes += entry.size();
+            if entry.size() > tree::MAX_FILE {
+                // Nothing that large is source; sandboxes do not get it.
+                continue;
+            }
             if files > MAX_FILES || bytes > MAX_BYTES {
                 return Err(invalid("the archive is too large for a source archive"));
             }
@@ -44,10 +60,7 @@ pub fn unpack(archive: &Path, target: &Path) -> io::Result<()> {
             entry.read_to_end(&mut content)?;
             std::fs::write(&to, content)?;
             let mode = if executable { 0o755 } else { 0o644 };
-            std::fs::set_permissions(
-                &to,
-                std::os::unix::fs::PermissionsExt::from_mode(mode),
-            )?;
+            std::fs::set_permissions(&to, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
         }
         // Links, devices and extension headers have no place in a source tree.
     }
@@ -101,14 +114,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good = archive(&[("p-1/a.py", "x = 1\n"), ("p-1/t/b.py", "y\n")]);
         unpack(good.path(), &dir.path().join("good")).unwrap();
+        let found = tree::scan(&dir.path().join("good"), |_| false).unwrap();
         assert_eq!(
-            crate::tree::files(&dir.path().join("good")).unwrap(),
+            found.files.into_keys().collect::<Vec<_>>(),
             ["a.py", "t/b.py"]
         );
         for name in ["p-1/../../evil", "/etc/evil"] {
             let bad = archive(&[(name, "x")]);
-            assert!(unpack(bad.path(), &dir.path().join("bad")).is_err(), "{name}");
+            assert!(
+                unpack(bad.path(), &dir.path().join("bad")).is_err(),
+                "{name}"
+            );
         }
+        let two = archive(&[("p-1/a.py", "x"), ("q-1/a.py", "y")]);
+        assert!(unpack(two.path(), &dir.path().join("two")).is_err());
         let empty = archive(&[]);
         assert!(unpack(empty.path(), &dir.path().join("empty")).is_err());
     }

@@ -1,150 +1,163 @@
 //! The local back end: one private directory per sandbox, one bubblewrap per command.
+//! No daemon, no network, no process that outlives its command.
 //!
-//! Inside are: the repository (writable, at `/testbed`), the environment's Python and
-//! packages, the system's `/usr`, a private `/tmp`; no network, no other process, no
-//! file of the host's users. The command runs under a uid of its own (as root) or in a
-//! user namespace (otherwise). Killing bubblewrap kills everything inside.
+//! As root each sandbox has a uid of its own, so that neither files nor process limits
+//! are shared between sandboxes; otherwise commands run in a user namespace.
 
-use crate::diff::{self, Files};
+use crate::bubblewrap::{self, Host, View};
+use crate::files::Root;
+use crate::process::{self, Bounds, Ended};
+use crate::protocol::{Limits, Report, Request};
 use crate::provision::Prepared;
-use crate::{patch, tree};
-use gametape_schemas::message::{Exec, ExecOutcome, PatchApplied};
-use gametape_schemas::{Failure, FailureKind};
+use crate::sandbox::Sandbox;
+use crate::tree::{self, Odd, Snapshot};
+use crate::{diff, failure, patch, private};
+use gametape_schemas::Failure;
+use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::Shutdown;
+use std::os::unix::fs::{DirBuilderExt, lchown};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
-
-/// Limits of every command.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Processes and threads.
-    pub processes: u64,
-    /// Largest file, MiB.
-    pub file_mib: u64,
-    /// Address space of a process, MiB.
-    pub memory_mib: u64,
-    /// CPU seconds of a process.
-    pub cpu_s: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            processes: 128,
-            file_mib: 256,
-            memory_mib: 4096,
-            cpu_s: 600,
-        }
-    }
-}
-
-/// An open sandbox.
-#[derive(Debug)]
-pub struct Sandbox {
-    prepared: Prepared,
-    private: PathBuf,
-    helper: PathBuf,
-    /// The host uid that commands run under; `None` when we are not root.
-    owner: Option<u32>,
-    limits: Limits,
-    /// Files whose base state is not the environment's: patched (content) or hidden (none).
-    overrides: std::collections::BTreeMap<String, Option<Vec<u8>>>,
-}
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What opening needs.
 pub struct OpenPlan<'a> {
+    /// This machine.
+    pub host: Arc<Host>,
     /// The environment.
-    pub prepared: Prepared,
+    pub prepared: Arc<Prepared>,
     /// A new directory, for this sandbox alone.
     pub private: PathBuf,
     /// The helper program on the host.
     pub helper: PathBuf,
     /// Distinguishes the sandboxes of this process.
     pub number: u64,
+    /// For lists of processes.
+    pub label: String,
     /// Limits of its commands.
     pub limits: Limits,
     /// Applied first, strictly.
     pub patches: &'a [String],
-    /// Removed after the patches.
+    /// Removed after the patches; files or directories.
     pub hidden: &'a [String],
 }
 
-/// First of the uids that sandboxes run under when we are root: each open sandbox has
-/// its own, so that process limits are not shared and files of one are closed to others.
-const FIRST_UID: u32 = 1_700_000_000;
-
-fn uid_of(process: u32, number: u64) -> u32 {
-    FIRST_UID + (process % 20_000) * 1_000 + (number % 1_000) as u32
+/// A sandbox of the local back end.
+#[derive(Debug)]
+pub struct LocalSandbox {
+    host: Arc<Host>,
+    private: PathBuf,
+    words: Vec<std::ffi::OsString>,
+    environment: Vec<(String, String)>,
+    owner: Option<u32>,
+    limits: Limits,
+    /// The state that the diff compares with.
+    base: Snapshot,
+    hidden: BTreeSet<String>,
+    root: Root,
+    /// One operation at a time: while files are read here, nothing runs inside.
+    turn: Mutex<()>,
+    life: Mutex<Life>,
 }
 
-impl Sandbox {
-    /// Opens. Blocks: copies a small tree.
+/// Whether it is open, and what to cut when it is closed in the middle of a command.
+#[derive(Debug)]
+enum Life {
+    Open(Option<UnixStream>),
+    Closed,
+}
+
+/// First of the uids that sandboxes run under when we are root.
+const FIRST_UID: u32 = 1_000_000_000;
+/// The uid where the range above does not exist (containers that map few).
+const NOBODY: u32 = 65_534;
+
+/// A uid for a sandbox: different for those open at once, of one process and of others.
+fn uid_of(process: u32, number: u64, mapped: u64) -> u32 {
+    let id = FIRST_UID + ((process & 0x3f_ffff) << 8) + (number % 256) as u32;
+    if u64::from(id) < mapped { id } else { NOBODY }
+}
+
+/// One more than the largest uid that exists here.
+fn mapped_uids() -> u64 {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+            let (first, _, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
+            Some(first.ok()? + count.ok()?)
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+impl LocalSandbox {
+    /// Opens: writes a small tree. Blocks.
     ///
     /// # Errors
-    /// `GT-SANDBOX-OPEN`, `GT-SANDBOX-BASE` when a patch of the base state does not apply.
+    /// `GT-SANDBOX-OPEN`; `GT-SANDBOX-BASE` when a patch of the base state does not apply.
     pub fn open(plan: OpenPlan<'_>) -> Result<Self, Failure> {
-        let owner = nix::unistd::geteuid()
-            .is_root()
-            .then(|| uid_of(std::process::id(), plan.number));
-        let private = plan.private;
-        let failed = |e: io::Error| open_failure(&private, &e);
-        let repository = private.join("repo");
-        std::fs::create_dir_all(&private).map_err(failed)?;
-        let mut overrides = std::collections::BTreeMap::new();
-        // Copied as ours, patched, and only then given away.
-        tree::copy(&plan.prepared.repository(), &repository, None).map_err(failed)?;
+        let mut base = plan.prepared.files.clone();
         for text in plan.patches {
-            match patch::apply(&repository, text).map_err(failed)? {
-                PatchApplied::Applied => {}
-                PatchApplied::Rejected(reason) => {
-                    return Err(Failure::new(
-                        FailureKind::Internal,
-                        "GT-SANDBOX-BASE",
-                        format!("the task's own patch does not apply to its environment: {reason}"),
-                    )
-                    .with_help("the task and the environment do not belong together: forge again"));
-                }
-            }
-            for path in patch::paths(text) {
-                let content = std::fs::read(repository.join(&path)).ok();
-                overrides.insert(path, content);
-            }
+            patch::apply_to(&mut base, text).map_err(|reason| failure::base(&reason))?;
         }
-        for path in plan.hidden {
-            match std::fs::remove_file(repository.join(path)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-                _ => {}
-            }
-            overrides.insert(path.clone(), None);
-        }
+        let hidden: BTreeSet<String> = plan
+            .hidden
+            .iter()
+            .map(|path| path.trim_matches('/').to_owned())
+            .collect();
+        base.retain(|path, _| !is_hidden(&hidden, path));
+        let private = plan.private.clone();
+        let made = Self::make(plan, base, hidden);
+        made.map_err(|error| {
+            // What is left goes with the room's directory at the latest.
+            let _ = private::remove(&private);
+            failure::open(&private, &error)
+        })
+    }
+
+    fn make(plan: OpenPlan<'_>, base: Snapshot, hidden: BTreeSet<String>) -> io::Result<Self> {
+        let owner = plan
+            .host
+            .root
+            .then(|| uid_of(std::process::id(), plan.number, mapped_uids()));
+        let private = plan.private;
+        std::fs::DirBuilder::new().mode(0o700).create(&private)?;
+        let repository = private.join("repo");
+        tree::write(&repository, &base, owner)?;
         let tmp = private.join("tmp");
-        std::fs::create_dir_all(tmp.join("home")).map_err(failed)?;
-        std::fs::write(
-            private.join("passwd"),
-            "root:x:0:0::/:/bin/sh\nagent:x:1000:1000::/tmp/home:/bin/sh\n",
-        )
-        .map_err(failed)?;
-        let sandbox = Self {
-            prepared: plan.prepared,
-            private: private.clone(),
+        for path in [tmp.clone(), tmp.join("home")] {
+            std::fs::DirBuilder::new().mode(0o755).create(&path)?;
+            if let Some(id) = owner {
+                lchown(&path, Some(id), Some(id))?;
+            }
+        }
+        write_etc(&private.join("etc"), owner.unwrap_or(1000))?;
+        let interpreter = &plan.prepared.manifest.interpreter;
+        let view = View {
+            base_prefix: interpreter.base_prefix.clone(),
+            base_site_packages: interpreter.base_site_packages.clone(),
+            venv: plan.prepared.venv(),
             helper: plan.helper,
+            private: private.clone(),
+            label: plan.label,
+        };
+        Ok(Self {
+            words: bubblewrap::arguments(&plan.host, &view),
+            environment: bubblewrap::environment(&plan.prepared.manifest.recipe.source_root),
+            host: plan.host,
+            root: Root::open(&repository, owner)?,
+            private,
             owner,
             limits: plan.limits,
-            overrides,
-        };
-        if let Some(id) = owner {
-            for root in [&repository, &tmp] {
-                for entry in walkdir::WalkDir::new(root) {
-                    let entry = entry.map_err(|e| failed(e.into()))?;
-                    std::os::unix::fs::lchown(entry.path(), Some(id), Some(id)).map_err(failed)?;
-                }
-            }
-        }
-        Ok(sandbox)
+            base,
+            hidden,
+            turn: Mutex::new(()),
+            life: Mutex::new(Life::Open(None)),
+        })
     }
 
     /// The repository on the host.
@@ -152,347 +165,324 @@ impl Sandbox {
         self.private.join("repo")
     }
 
-    /// The uid that its files belong to.
-    pub fn owner(&self) -> Option<u32> {
-        self.owner
-    }
-
-    /// The agent's change against the base state.
+    /// What the last look at the tree could not tell in a diff.
     ///
     /// # Errors
     /// The file system's.
-    pub fn diff(&self) -> io::Result<String> {
-        let clean = self.prepared.repository();
-        let mut base = Files::new();
-        for name in tree::files(&clean)? {
-            if !diff::is_by_product(&name) && !self.overrides.contains_key(&name) {
-                let bytes = std::fs::read(clean.join(&name))?;
-                base.insert(name, bytes);
-            }
-        }
-        for (name, content) in &self.overrides {
-            if let Some(bytes) = content {
-                base.insert(name.clone(), bytes.clone());
-            }
-        }
-        let repository = self.repository();
-        let mut now = Files::new();
-        for name in tree::files(&repository)? {
-            if diff::is_by_product(&name) {
-                continue;
-            }
-            let path = repository.join(&name);
-            if std::fs::metadata(&path)?.len() <= diff::MAX_FILE {
-                now.insert(name, std::fs::read(path)?);
-            }
-        }
-        // A hidden file that reappeared is the agent's own.
-        Ok(diff::unified(&base, &now))
+    pub fn oddities(&self) -> io::Result<Vec<Odd>> {
+        let _turn = guard(&self.turn);
+        Ok(tree::scan(&self.repository(), |path| self.is_left_out(path))?.odd)
     }
 
-    /// Applies a diff. Only for trees that no agent's process has touched.
-    ///
-    /// # Errors
-    /// When git cannot be run.
-    pub fn apply(&self, text: &str) -> io::Result<PatchApplied> {
-        let answer = patch::apply(&self.repository(), text)?;
-        if let (PatchApplied::Applied, Some(id)) = (&answer, self.owner) {
-            for path in patch::paths(text) {
-                let path = self.repository().join(path);
-                match std::os::unix::fs::lchown(&path, Some(id), Some(id)) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
-                }
-            }
-        }
-        Ok(answer)
+    fn is_left_out(&self, path: &str) -> bool {
+        diff::is_by_product(path) || is_hidden(&self.hidden, path)
     }
 
-    /// Runs a command to its end or to its limit.
-    ///
-    /// # Errors
-    /// `GT-SANDBOX-EXEC` when the sandbox itself did not come up: the command never ran.
-    pub async fn exec(&self, request: &Exec) -> Result<ExecOutcome, Failure> {
-        let started = Instant::now();
-        let failed = |e: io::Error| exec_failure(&e.to_string());
-        let (ready_read, ready_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-            .map_err(|e| failed(e.into()))?;
-        let mut command = self.command(request, &ready_write);
-        let mut child = command.spawn().map_err(failed)?;
-        drop(command);
-        drop(ready_write);
-        let stdin = child.stdin.take();
-        let input = request.stdin.clone();
-        let feed = async move {
-            if let (Some(mut stdin), Some(input)) = (stdin, input) {
-                // A command that does not read its input is free to.
-                let _ = stdin.write_all(&input).await;
-            }
-        };
-        let out = drain(child.stdout.take(), request.output_cap);
-        let err = drain(child.stderr.take(), request.output_cap);
-        let whole = async { tokio::join!(feed, out, err, child.wait()) };
-        let limit = Duration::from_millis(request.timeout_ms);
-        let ended = tokio::time::timeout(limit, whole).await;
-        let (stdout, stderr, status) = match ended {
-            Ok(((), stdout, stderr, status)) => (stdout, stderr, Some(status.map_err(failed)?)),
-            Err(_) => {
-                // SIGKILL to bubblewrap ends its pid namespace and all that is in it.
-                let _ = child.start_kill();
-                child.wait().await.map_err(failed)?;
-                (Capture::default(), Capture::default(), None)
-            }
-        };
-        let ready = tokio::task::spawn_blocking(move || came_up(&ready_read))
-            .await
-            .unwrap_or(false);
-        let wall_ms = started.elapsed().as_millis() as u64;
-        if !ready && status.is_some() {
-            let said: String = stderr.text().chars().take(400).collect();
-            return Err(exec_failure(said.trim()));
+    /// Remembers what to cut when the sandbox is closed in the middle; cuts at once when
+    /// that has happened already.
+    fn remember(&self, running: UnixStream) {
+        let mut life = guard(&self.life);
+        match &mut *life {
+            Life::Open(slot) => *slot = Some(running),
+            Life::Closed => cut(&running),
         }
-        let exit_code = status.and_then(|s| s.code());
-        Ok(ExecOutcome {
-            // bubblewrap reports death by signal n as 128 + n.
-            exit_code: exit_code.filter(|code| *code < 128),
-            timed_out: status.is_none(),
-            truncated_bytes: stdout.dropped + stderr.dropped,
-            stdout: stdout.text(),
-            stderr: stderr.text(),
-            wall_ms,
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(*guard(&self.life), Life::Closed)
+    }
+}
+
+/// The helper sees its host hang up and ends, and everything inside with it.
+fn cut(running: &UnixStream) {
+    // Already gone is as good.
+    let _ = running.shutdown(Shutdown::Both);
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing is left half-done under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
+    hidden.contains(path)
+        || path
+            .match_indices('/')
+            .any(|(at, _)| path.get(..at).is_some_and(|parent| hidden.contains(parent)))
+}
+
+/// The files below `/etc` that programs expect; nothing of the host's.
+fn write_etc(path: &Path, uid: u32) -> io::Result<()> {
+    std::fs::create_dir(path)?;
+    let home = bubblewrap::HOME;
+    for (name, text) in [
+        (
+            "passwd",
+            format!("root:x:0:0::/:/bin/sh\nagent:x:{uid}:{uid}::{home}:/bin/sh\n"),
+        ),
+        ("group", format!("root:x:0:\nagent:x:{uid}:\n")),
+        (
+            "hosts",
+            "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned(),
+        ),
+        (
+            "nsswitch.conf",
+            "passwd: files\ngroup: files\nhosts: files\n".to_owned(),
+        ),
+    ] {
+        std::fs::write(path.join(name), text)?;
+    }
+    Ok(())
+}
+
+impl Sandbox for LocalSandbox {
+    fn exec(&self, request: &Exec) -> Result<ExecOutcome, Failure> {
+        let _turn = guard(&self.turn);
+        if self.is_closed() {
+            return Err(failure::gone(&request.sandbox));
+        }
+        let mut env = self.environment.clone();
+        env.extend(request.env.iter().cloned());
+        let inner = Request {
+            argv: request.argv.clone(),
+            env,
+            directory: bubblewrap::TESTBED.to_owned(),
+            has_stdin: request.stdin.is_some(),
+            uid: self.owner,
+            limits: self.limits.clone(),
+        };
+        let bounds = Bounds {
+            timeout: Duration::from_millis(request.timeout_ms),
+            output_cap: request.output_cap,
+        };
+        let ended = process::run(
+            &self.host.bwrap,
+            &self.words,
+            &inner,
+            request.stdin.as_deref(),
+            bounds,
+            |running| self.remember(running),
+        );
+        if let Life::Open(slot) = &mut *guard(&self.life) {
+            *slot = None;
+        }
+        if self.is_closed() {
+            return Err(failure::gone(&request.sandbox));
+        }
+        outcome(&request.argv, ended.map_err(failure::exec)?)
+    }
+
+    fn read(&self, path: &str) -> Result<FileRead, Failure> {
+        let _turn = guard(&self.turn);
+        let entry = self.root.read(path).map_err(|e| failure::files(&e))?;
+        Ok(match entry {
+            Ok(Some(entry)) => match std::str::from_utf8(&entry.bytes) {
+                Ok(text) => FileRead::Text(text.to_owned()),
+                Err(_) => FileRead::Refused(format!("not text: {path}")),
+            },
+            Ok(None) => FileRead::Refused(format!("no such file: {path}")),
+            Err(refusal) => FileRead::Refused(refusal),
         })
     }
 
-    fn command(&self, request: &Exec, ready: &OwnedFd) -> Command {
-        let mut command = Command::new("bwrap");
-        command.env_clear().kill_on_drop(true);
-        // bubblewrap itself is found on our own PATH.
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
+    fn write(&self, path: &str, content: &str) -> Result<FileWritten, Failure> {
+        let _turn = guard(&self.turn);
+        let written = self.root.write(path, content.as_bytes(), None);
+        Ok(match written.map_err(|e| failure::files(&e))? {
+            Ok(()) => FileWritten::Written,
+            Err(refusal) => FileWritten::Refused(refusal),
+        })
+    }
+
+    fn diff(&self) -> Result<String, Failure> {
+        let _turn = guard(&self.turn);
+        let now = tree::scan(&self.repository(), |path| self.is_left_out(path))
+            .map_err(|e| failure::files(&e))?;
+        let mut base = self.base.clone();
+        for odd in &now.odd {
+            // A file that cannot be told any more is left as it was, not deleted.
+            if let Odd::Special(path) | Odd::Large(path) | Odd::Unreadable(path) = odd {
+                base.remove(path);
+            }
         }
-        let args = |command: &mut Command, words: &[&str]| {
-            command.args(words);
-        };
-        args(&mut command, &["--unshare-pid", "--unshare-net", "--unshare-ipc"]);
-        args(&mut command, &["--unshare-uts", "--unshare-cgroup-try"]);
-        args(&mut command, &["--hostname", "sandbox", "--die-with-parent", "--new-session"]);
-        if self.owner.is_none() {
-            args(&mut command, &["--unshare-user", "--uid", "1000", "--gid", "1000"]);
-        }
-        args(&mut command, &["--ro-bind", "/usr", "/usr"]);
-        for name in ["bin", "sbin", "lib", "lib32", "lib64"] {
-            let path = format!("/{name}");
-            match std::fs::read_link(&path) {
-                Ok(target) => {
-                    command.arg("--symlink").arg(target).arg(&path);
+        if now.odd.iter().any(|odd| matches!(odd, Odd::Beyond(_))) {
+            // Not all was looked at: what the base names is asked for by name.
+            for path in self
+                .base
+                .keys()
+                .filter(|path| !now.files.contains_key(*path))
+            {
+                if !matches!(
+                    self.root.read(path).map_err(|e| failure::files(&e))?,
+                    Ok(None)
+                ) {
+                    base.remove(path);
                 }
-                Err(_) => args(&mut command, &["--ro-bind-try", &path, &path]),
             }
         }
-        args(&mut command, &["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]);
-        args(&mut command, &["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"]);
-        command.arg("--ro-bind").arg(self.private.join("passwd")).arg("/etc/passwd");
-        let interpreter = &self.prepared.manifest.interpreter;
-        if !interpreter.base_prefix.starts_with("/usr") {
-            let prefix = &interpreter.base_prefix;
-            // bubblewrap makes missing parents for their owner alone; ours is another uid.
-            let mut parents: Vec<&Path> = prefix.ancestors().skip(1).collect();
-            parents.pop();
-            for parent in parents.into_iter().rev() {
-                args(&mut command, &["--perms", "0755"]);
-                command.arg("--dir").arg(parent);
-            }
-            command.arg("--ro-bind").arg(prefix).arg(prefix);
+        let diff = diff::unified(&base, &now.files);
+        if !now.odd.is_empty() || !diff.binary.is_empty() {
+            tracing::debug!(odd = ?now.odd, binary = ?diff.binary, "not in the diff");
         }
-        for path in &interpreter.base_site_packages {
-            command.arg("--tmpfs").arg(path);
-        }
-        command.arg("--ro-bind").arg(self.prepared.venv()).arg("/venv");
-        command.arg("--ro-bind").arg(&self.helper).arg("/sandbox-helper");
-        args(&mut command, &["--proc", "/proc", "--dev", "/dev"]);
-        command.arg("--bind").arg(self.private.join("tmp")).arg("/tmp");
-        command.arg("--bind").arg(self.repository()).arg("/testbed");
-        args(&mut command, &["--chdir", "/testbed", "--clearenv"]);
-        let source_root = &self.prepared.manifest.recipe.source_root;
-        let python_path = match source_root.as_str() {
-            "." | "" => "/testbed".to_owned(),
-            other => format!("/testbed/{other}"),
-        };
-        for (name, value) in [
-            ("PATH", "/venv/bin:/usr/local/bin:/usr/bin:/bin"),
-            ("HOME", "/tmp/home"),
-            ("LANG", "C.UTF-8"),
-            ("TZ", "UTC"),
-            ("PYTHONPATH", &python_path),
-            ("PYTHONDONTWRITEBYTECODE", "1"),
-            ("PYTHONHASHSEED", "0"),
-        ] {
-            args(&mut command, &["--setenv", name, value]);
-        }
-        for (name, value) in &request.env {
-            args(&mut command, &["--setenv", name, value]);
-        }
-        let raw = ready.as_raw_fd();
-        args(&mut command, &["--", "/sandbox-helper", &raw.to_string()]);
-        let uid = self.owner.map_or("-".to_owned(), |id| id.to_string());
-        let Limits {
-            processes,
-            file_mib,
-            memory_mib,
-            cpu_s,
-        } = self.limits;
-        args(&mut command, &[&uid, &processes.to_string(), &file_mib.to_string()]);
-        args(&mut command, &[&memory_mib.to_string(), &cpu_s.to_string(), "--"]);
-        command.args(&request.argv);
-        command
-            .stdin(match request.stdin {
-                Some(_) => Stdio::piped(),
-                None => Stdio::null(),
+        Ok(diff.text)
+    }
+
+    fn apply(&self, text: &str) -> Result<PatchApplied, Failure> {
+        let _turn = guard(&self.turn);
+        let mut trouble = None;
+        let changes = patch::apply(text, |path| {
+            self.root.read(path).unwrap_or_else(|error| {
+                trouble = Some(error);
+                Err(format!("cannot be read: {path}"))
             })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        // SAFETY: fcntl is async-signal-safe; the descriptor is open in the child until exec.
-        unsafe {
-            command.pre_exec(move || {
-                if libc::fcntl(raw, libc::F_SETFD, 0) == -1 {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(())
-            });
+        });
+        if let Some(error) = trouble {
+            return Err(failure::files(&error));
         }
-        command
-    }
-
-    /// Removes the private directory.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn remove(&self) -> io::Result<()> {
-        remove(&self.private)
-    }
-}
-
-/// Removes a private directory, which may hold directories without write permission.
-///
-/// # Errors
-/// The file system's.
-pub fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => {
-            for entry in walkdir::WalkDir::new(path).into_iter().flatten() {
-                if entry.file_type().is_dir() {
-                    let open = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-                    // The second removal says what is really wrong.
-                    let _ = std::fs::set_permissions(entry.path(), open);
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(reason) => return Ok(PatchApplied::Rejected(reason)),
+        };
+        // Undone when one of them is refused: a directory or a link in the way.
+        let mut before = Vec::new();
+        for change in &changes {
+            let old = self
+                .root
+                .read(&change.path)
+                .map_err(|e| failure::files(&e))?;
+            let done = put(&self.root, change).map_err(|e| failure::files(&e))?;
+            if let Err(reason) = done {
+                for (path, new) in before.into_iter().rev() {
+                    let undo = patch::Change { path, new };
+                    // What could be written a moment ago can be written back.
+                    let _ = put(&self.root, &undo).map_err(|e| failure::files(&e))?;
                 }
+                return Ok(PatchApplied::Rejected(reason));
             }
-            std::fs::remove_dir_all(path)
+            before.push((change.path.clone(), old.unwrap_or(None)));
+        }
+        Ok(PatchApplied::Applied)
+    }
+
+    fn close(&self) -> Result<(), Failure> {
+        let life = std::mem::replace(&mut *guard(&self.life), Life::Closed);
+        if let Life::Open(Some(running)) = life {
+            cut(&running);
+        }
+        let _turn = guard(&self.turn);
+        private::remove(&self.private).map_err(|e| failure::files(&e))
+    }
+}
+
+fn put(root: &Root, change: &patch::Change) -> io::Result<Result<(), String>> {
+    match &change.new {
+        Some(entry) => root.write(&change.path, &entry.bytes, Some(entry.executable)),
+        None => root.remove(&change.path),
+    }
+}
+
+/// What the room answers, from what the process and the helper told. Pure.
+fn outcome(argv: &[String], ended: Ended) -> Result<ExecOutcome, Failure> {
+    let mut stderr = ended.stderr.text();
+    let mut exit_code = None;
+    let mut started = false;
+    let mut finished = ended.timed_out;
+    for report in &ended.reports {
+        match report {
+            Report::Started => started = true,
+            Report::Failed { why } => return Err(failure::exec(why)),
+            Report::NotStarted { errno } => {
+                let name = argv.first().map_or("", String::as_str);
+                let why = io::Error::from_raw_os_error(*errno);
+                stderr.push_str(&format!("{name}: {why}\n"));
+                // As shells have it: not found, or found and not executable.
+                exit_code = Some(if *errno == libc::ENOENT { 127 } else { 126 });
+                (started, finished) = (true, true);
+            }
+            Report::Ended { code, .. } => {
+                exit_code = *code;
+                finished = true;
+            }
         }
     }
-}
-
-/// Whether the helper said that it is about to become the command.
-fn came_up(ready: &OwnedFd) -> bool {
-    let mut byte = [0u8; 1];
-    loop {
-        match nix::unistd::read(ready, &mut byte) {
-            Err(nix::errno::Errno::EINTR) => {}
-            Ok(1) => return true,
-            _ => return false,
-        }
+    if !started && !ended.timed_out {
+        let said: String = stderr.chars().take(400).collect();
+        return Err(failure::exec(said.trim()));
     }
-}
-
-/// First and last bytes of a stream.
-#[derive(Default)]
-struct Capture {
-    head: Vec<u8>,
-    tail: std::collections::VecDeque<u8>,
-    dropped: u64,
-}
-
-impl Capture {
-    fn push(&mut self, bytes: &[u8], cap: usize) {
-        let half = cap / 2;
-        let room = (cap - half).saturating_sub(self.head.len()).min(bytes.len());
-        let (first, rest) = bytes.split_at(room);
-        self.head.extend_from_slice(first);
-        self.tail.extend(rest);
-        let excess = self.tail.len().saturating_sub(half);
-        self.tail.drain(..excess);
-        self.dropped += excess as u64;
+    if !finished {
+        return Err(failure::died());
     }
-
-    fn text(&self) -> String {
-        let (a, b) = self.tail.as_slices();
-        let mut bytes = self.head.clone();
-        if self.dropped > 0 {
-            let note = format!("\n[... {} bytes left out ...]\n", self.dropped);
-            bytes.extend_from_slice(note.as_bytes());
-        }
-        bytes.extend_from_slice(a);
-        bytes.extend_from_slice(b);
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-}
-
-/// Reads a stream to its end, keeping what the cap allows: always drained, so that a
-/// chatty command neither blocks nor fills the memory.
-async fn drain(stream: Option<impl AsyncRead + Unpin>, cap: usize) -> Capture {
-    let mut capture = Capture::default();
-    let Some(mut stream) = stream else {
-        return capture;
-    };
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => return capture,
-            Ok(n) => capture.push(buffer.get(..n).unwrap_or_default(), cap),
-        }
-    }
-}
-
-fn open_failure(path: &Path, error: &io::Error) -> Failure {
-    let kind = if error.raw_os_error() == Some(libc::ENOSPC) {
-        FailureKind::Disk
-    } else {
-        FailureKind::Sandbox
-    };
-    Failure::new(
-        kind,
-        "GT-SANDBOX-OPEN",
-        format!("a sandbox cannot be opened in {}: {error}", path.display()),
-    )
-    .with_help("check the space and the permissions there; TMPDIR names another place")
-}
-
-fn exec_failure(why: &str) -> Failure {
-    Failure::new(
-        FailureKind::Sandbox,
-        "GT-SANDBOX-EXEC",
-        format!("a sandbox did not come up: {why}"),
-    )
-    .with_help("`gametape doctor` tells which layer of the sandbox is missing")
+    Ok(ExecOutcome {
+        exit_code: exit_code.filter(|_| !ended.timed_out),
+        timed_out: ended.timed_out,
+        truncated_bytes: ended.stdout.dropped() + ended.stderr.dropped(),
+        stdout: ended.stdout.text(),
+        stderr,
+        wall_ms: ended.wall.as_millis() as u64,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Capture;
+
+    fn ended(reports: &[Report], timed_out: bool) -> Ended {
+        let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
+        stdout.push(b"out", 100);
+        stderr.push(b"bwrap: no", 100);
+        Ended {
+            reports: reports.to_vec(),
+            timed_out,
+            stdout,
+            stderr,
+            wall: Duration::ZERO,
+        }
+    }
 
     #[test]
-    fn captures_keep_both_ends() {
-        let mut capture = Capture::default();
-        for n in 0..1000u32 {
-            capture.push(format!("{n},").as_bytes(), 20);
-        }
-        let text = capture.text();
-        assert!(text.starts_with("0,1,2,3,4,"), "{text}");
-        assert!(text.ends_with("998,999,"), "{text}");
-        assert!(text.contains("bytes left out"));
-        let mut small = Capture::default();
-        small.push(b"all of it", 20);
-        assert_eq!((small.text().as_str(), small.dropped), ("all of it", 0));
+    fn whose_failure_it_is() {
+        let argv = ["x".to_owned()];
+        let done = |code, signal| Report::Ended {
+            code,
+            signal,
+            cpu_us: 0,
+            max_rss_kib: 0,
+        };
+        let ok = outcome(&argv, ended(&[Report::Started, done(Some(3), None)], false)).unwrap();
+        assert_eq!(
+            (ok.exit_code, ok.timed_out, ok.stdout.as_str()),
+            (Some(3), false, "out")
+        );
+        let killed = outcome(&argv, ended(&[Report::Started, done(None, Some(9))], false));
+        assert_eq!(killed.unwrap().exit_code, None);
+        let late = outcome(&argv, ended(&[Report::Started], true)).unwrap();
+        assert!(late.timed_out && late.exit_code.is_none());
+        let missing = outcome(&argv, ended(&[Report::NotStarted { errno: 2 }], false)).unwrap();
+        assert_eq!(missing.exit_code, Some(127));
+        let code = |reports: &[Report]| outcome(&argv, ended(reports, false)).unwrap_err().code;
+        assert_eq!(code(&[]), "GT-SANDBOX-EXEC");
+        assert_eq!(
+            code(&[Report::Failed {
+                why: "landlock".into()
+            }]),
+            "GT-SANDBOX-EXEC"
+        );
+        assert_eq!(code(&[Report::Started]), "GT-SANDBOX-DIED");
+    }
+
+    #[test]
+    fn uids_differ_and_stay_in_range() {
+        assert_ne!(uid_of(7, 1, u64::MAX), uid_of(7, 2, u64::MAX));
+        assert_ne!(uid_of(7, 1, u64::MAX), uid_of(8, 1, u64::MAX));
+        assert!(uid_of(u32::MAX, u64::MAX, u64::MAX) < i32::MAX as u32);
+        assert_eq!(uid_of(7, 1, 65_536), NOBODY);
+    }
+
+    #[test]
+    fn directories_hide_what_is_below() {
+        let hidden = BTreeSet::from(["t".to_owned(), "a/b.py".to_owned()]);
+        assert!(is_hidden(&hidden, "t/x/y.py") && is_hidden(&hidden, "a/b.py"));
+        assert!(!is_hidden(&hidden, "tt/x.py") && !is_hidden(&hidden, "a/b.pyi"));
     }
 }

@@ -1,6 +1,8 @@
 //! Real sandboxes on a real package. Skips loudly where bubblewrap or, for the first
 //! provisioning on a machine, the package index is missing.
 
+
+#![allow(clippy::unwrap_used)]
 use actix::prelude::*;
 use gametape_environment::{EnvironmentActor, EnvironmentOptions};
 use gametape_schemas::message::*;
@@ -31,8 +33,12 @@ fn recipe() -> EnvironmentRecipe {
 fn cache() -> std::path::PathBuf {
     std::env::var_os("GAMETAPE_CACHE")
         .map(std::path::PathBuf::from)
-        .or_else(|| std::env::var_os("XDG_CACHE_HOME").map(|d| std::path::PathBuf::from(d).join("gametape")))
-        .or_else(|| std::env::var_os("HOME").map(|d| std::path::PathBuf::from(d).join(".cache/gametape")))
+        .or_else(|| {
+            std::env::var_os("XDG_CACHE_HOME").map(|d| std::path::PathBuf::from(d).join("gametape"))
+        })
+        .or_else(|| {
+            std::env::var_os("HOME").map(|d| std::path::PathBuf::from(d).join(".cache/gametape"))
+        })
         .unwrap_or_else(std::env::temp_dir)
 }
 
@@ -75,7 +81,12 @@ async fn run(room: &Addr<EnvironmentActor>, at: &SandboxId, argv: &[&str]) -> Ex
     limited(room, at, argv, 20_000).await
 }
 
-async fn limited(room: &Addr<EnvironmentActor>, at: &SandboxId, argv: &[&str], ms: u64) -> ExecOutcome {
+async fn limited(
+    room: &Addr<EnvironmentActor>,
+    at: &SandboxId,
+    argv: &[&str],
+    ms: u64,
+) -> ExecOutcome {
     room.send(Exec {
         sandbox: at.clone(),
         argv: argv.iter().map(|s| (*s).to_owned()).collect(),
@@ -96,30 +107,73 @@ async fn a_command_sees_its_repository_and_nothing_else() {
     };
     let at = open(&room, &env).await;
     let neighbour = open(&room, &env).await;
-    let hello = run(&room, &at, &["python", "-c", "import toolz; print(toolz.__file__)"]).await;
-    assert_eq!((hello.exit_code, hello.stdout.trim()), (Some(0), "/testbed/toolz/__init__.py"), "{hello:?}");
+    let hello = run(
+        &room,
+        &at,
+        &["python", "-c", "import toolz; print(toolz.__file__)"],
+    )
+    .await;
+    assert_eq!(
+        (hello.exit_code, hello.stdout.trim()),
+        (Some(0), "/testbed/toolz/__init__.py"),
+        "{hello:?}"
+    );
     // Each line is tried from inside; every one must fail.
     for (what, attack) in [
         ("host secrets", "open('/etc/shadow').read()"),
-        ("network", "import socket; socket.create_connection(('1.1.1.1', 53), 2)"),
-        ("host files", "assert __import__('os').listdir('/home') or True; open('/root/.bashrc').read()"),
-        ("other processes", "import os; assert len([p for p in os.listdir('/proc') if p.isdigit()]) > 5"),
+        (
+            "network",
+            "import socket; socket.create_connection(('1.1.1.1', 53), 2)",
+        ),
+        (
+            "host files",
+            "assert __import__('os').listdir('/home') or True; open('/root/.bashrc').read()",
+        ),
+        (
+            "other processes",
+            "import os; assert len([p for p in os.listdir('/proc') if p.isdigit()]) > 5",
+        ),
         ("write to the system", "open('/usr/evil', 'w')"),
         ("write to the environment", "open('/venv/evil', 'w')"),
         ("become root", "import os; os.setuid(0)"),
-        ("ptrace", "import ctypes; c=ctypes.CDLL(None,use_errno=True); assert c.ptrace(0,0,0,0)==0"),
-        ("mount", "import ctypes; c=ctypes.CDLL(None,use_errno=True); assert c.mount(b'x',b'/tmp',b'tmpfs',0,0)==0"),
-        ("namespaces", "import ctypes; c=ctypes.CDLL(None,use_errno=True); assert c.unshare(0x10000000)==0"),
+        (
+            "ptrace",
+            "import ctypes; c=ctypes.CDLL(None,use_errno=True); assert c.ptrace(0,0,0,0)==0",
+        ),
+        (
+            "mount",
+            "import ctypes; c=ctypes.CDLL(None,use_errno=True); assert c.mount(b'x',b'/tmp',b'tmpfs',0,0)==0",
+        ),
+        (
+            "namespaces",
+            "import ctypes; c=ctypes.CDLL(None,use_errno=True); assert c.unshare(0x10000000)==0",
+        ),
         ("hidden tests", "open('toolz/tests/test_itertoolz.py')"),
         ("the host's packages", "import pip"),
-        ("a neighbour's files", &format!("import os; assert os.path.exists('/tmp/{neighbour}')")),
-        ("signals to the parent", "import os, signal; os.kill(os.getppid() + 100000, 0)"),
+        (
+            "a neighbour's files",
+            &format!("import os; assert os.path.exists('/tmp/{neighbour}')"),
+        ),
+        (
+            "signals to the parent",
+            "import os, signal; os.kill(os.getppid() + 100000, 0)",
+        ),
     ] {
         let outcome = run(&room, &at, &["python", "-c", attack]).await;
-        assert_ne!(outcome.exit_code, Some(0), "{what} was not contained: {outcome:?}");
+        assert_ne!(
+            outcome.exit_code,
+            Some(0),
+            "{what} was not contained: {outcome:?}"
+        );
     }
-    room.send(CloseSandbox { sandbox: at }).await.unwrap().unwrap();
-    room.send(CloseSandbox { sandbox: neighbour }).await.unwrap().unwrap();
+    room.send(CloseSandbox { sandbox: at })
+        .await
+        .unwrap()
+        .unwrap();
+    room.send(CloseSandbox { sandbox: neighbour })
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[actix::test]
@@ -132,8 +186,17 @@ async fn limits_hold_and_are_told_apart() {
     assert_eq!((failed.exit_code, failed.timed_out), (Some(3), false));
     let missing = run(&room, &at, &["no-such-program"]).await;
     assert_eq!(missing.exit_code, Some(127), "{missing:?}");
-    let killed = run(&room, &at, &["python", "-c", "import os; os.kill(os.getpid(), 9)"]).await;
-    assert_eq!((killed.exit_code, killed.timed_out), (None, false), "{killed:?}");
+    let killed = run(
+        &room,
+        &at,
+        &["python", "-c", "import os; os.kill(os.getpid(), 9)"],
+    )
+    .await;
+    assert_eq!(
+        (killed.exit_code, killed.timed_out),
+        (None, false),
+        "{killed:?}"
+    );
     // A hung command with daemons of its own session: all gone at the limit.
     let mark = format!("gametape-mark-{}", std::process::id());
     let hang = format!(
@@ -144,21 +207,45 @@ async fn limits_hold_and_are_told_apart() {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let ours = entry.file_name().to_string_lossy() == std::process::id().to_string();
-        assert!(ours || !String::from_utf8_lossy(&line).contains(&mark), "a daemon survived");
+        assert!(
+            ours || !String::from_utf8_lossy(&line).contains(&mark),
+            "a daemon survived"
+        );
     }
     let endless = limited(&room, &at, &["sh", "-c", "yes"], 500).await;
     assert!(endless.timed_out);
     let noisy = run(&room, &at, &["python", "-c", "print('x' * 10**7)"]).await;
-    assert!(noisy.stdout.len() < 5_000 && noisy.truncated_bytes > 9_000_000, "{}", noisy.stdout.len());
-    let binary = run(&room, &at, &["python", "-c", "import os; os.write(1, bytes([255, 254, 65]))"]).await;
+    assert!(
+        noisy.stdout.len() < 5_000 && noisy.truncated_bytes > 9_000_000,
+        "{}",
+        noisy.stdout.len()
+    );
+    let binary = run(
+        &room,
+        &at,
+        &[
+            "python",
+            "-c",
+            "import os; os.write(1, bytes([255, 254, 65]))",
+        ],
+    )
+    .await;
     assert!(binary.stdout.ends_with('A'), "{binary:?}");
-    let bomb = run(&room, &at, &["python", "-c", "import os\nfor _ in range(1000): os.fork()"]).await;
+    let bomb = run(
+        &room,
+        &at,
+        &["python", "-c", "import os\nfor _ in range(1000): os.fork()"],
+    )
+    .await;
     assert_ne!(bomb.exit_code, Some(0), "{bomb:?}");
     let hog = run(&room, &at, &["python", "-c", "x = bytearray(8 << 30)"]).await;
     assert_ne!(hog.exit_code, Some(0));
     let fill = run(&room, &at, &["sh", "-c", "head -c 1G /dev/zero > big"]).await;
     assert_ne!(fill.exit_code, Some(0), "a file of 1 GiB was written");
-    room.send(CloseSandbox { sandbox: at }).await.unwrap().unwrap();
+    room.send(CloseSandbox { sandbox: at })
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[actix::test]
@@ -181,11 +268,22 @@ async fn only_the_agents_change_is_in_the_diff() {
         .await
         .unwrap()
         .unwrap();
-    let diff = |at: &SandboxId| room.send(DiffSandbox { sandbox: at.clone() });
+    let diff = |at: &SandboxId| {
+        room.send(DiffSandbox {
+            sandbox: at.clone(),
+        })
+    };
     run(&room, &at, &["python", "-B", "-c", "import toolz"]).await;
-    assert_eq!(diff(&at).await.unwrap().unwrap(), "", "nothing was changed yet");
+    assert_eq!(
+        diff(&at).await.unwrap().unwrap(),
+        "",
+        "nothing was changed yet"
+    );
     let FileRead::Text(text) = room
-        .send(ReadFile { sandbox: at.clone(), path: "toolz/dicttoolz.py".into() })
+        .send(ReadFile {
+            sandbox: at.clone(),
+            path: "toolz/dicttoolz.py".into(),
+        })
         .await
         .unwrap()
         .unwrap()
@@ -195,16 +293,35 @@ async fn only_the_agents_change_is_in_the_diff() {
     assert!(text.starts_with("# planted\n"));
     let edited = text.replacen("# planted\n", "# mended\n", 1);
     let written = room
-        .send(WriteFile { sandbox: at.clone(), path: "toolz/dicttoolz.py".into(), content: edited })
+        .send(WriteFile {
+            sandbox: at.clone(),
+            path: "toolz/dicttoolz.py".into(),
+            content: edited,
+        })
         .await
         .unwrap()
         .unwrap();
     assert_eq!(written, FileWritten::Written);
     // The command's own uid can write it, too.
-    let appended = run(&room, &at, &["sh", "-c", "echo new > scratch.txt && echo >> toolz/dicttoolz.py"]).await;
+    let appended = run(
+        &room,
+        &at,
+        &[
+            "sh",
+            "-c",
+            "echo new > scratch.txt && echo >> toolz/dicttoolz.py",
+        ],
+    )
+    .await;
     assert_eq!(appended.exit_code, Some(0), "{appended:?}");
     let patch = diff(&at).await.unwrap().unwrap();
     assert!(patch.contains("-# planted\n+# mended\n"), "{patch}");
-    assert!(patch.contains("scratch.txt") && !patch.contains("test_dicttoolz"), "{patch}");
-    room.send(CloseSandbox { sandbox: at }).await.unwrap().unwrap();
+    assert!(
+        patch.contains("scratch.txt") && !patch.contains("test_dicttoolz"),
+        "{patch}"
+    );
+    room.send(CloseSandbox { sandbox: at })
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -53,3 +53,8 @@ pub use sampler::{Sampled, Sampler, SamplerOptions, TokenPrompt};
 pub use score::score_answers;
 pub use transformer::{Layer, Linear, LoraPair, RowPlan, Transformer};
 pub use weights::Weights;
+
+/// CUDA devices that this libtorch can use; 0 for a libtorch without CUDA.
+pub fn cuda_devices() -> i64 {
+    tch::Cuda::device_count()
+}

@@ -1,0 +1,160 @@
+//! Failures of this room, each with its code: a page in `docs/errors/`.
+
+use gametape_schemas::{EnvironmentId, Failure, FailureKind, SandboxId};
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+
+/// A full disk is another matter than a broken sandbox: it pauses the loop.
+fn kind_of(error: &io::Error, otherwise: FailureKind) -> FailureKind {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => FailureKind::Disk,
+        _ => otherwise,
+    }
+}
+
+/// A sandbox's directory could not be made.
+pub fn open(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        kind_of(error, FailureKind::Sandbox),
+        "GT-SANDBOX-OPEN",
+        format!("a sandbox cannot be opened in {}: {error}", path.display()),
+    )
+    .with_help("check the space and the permissions there; GAMETAPE_CACHE names another place")
+}
+
+/// bubblewrap or the helper did not come up: the command never ran.
+pub fn exec(why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Sandbox,
+        "GT-SANDBOX-EXEC",
+        format!("a sandbox did not come up: {why}"),
+    )
+    .with_help("`gametape doctor` tells which layer of the sandbox is missing")
+}
+
+/// The sandbox ended under the command, and not by its doing.
+pub fn died() -> Failure {
+    Failure::new(
+        FailureKind::Sandbox,
+        "GT-SANDBOX-DIED",
+        "a sandbox ended while its command was running",
+    )
+    .with_help("the kernel may have killed it for memory (see dmesg); it is tried again")
+}
+
+/// Work on a sandbox's files failed.
+pub fn files(error: &io::Error) -> Failure {
+    Failure::new(
+        kind_of(error, FailureKind::Sandbox),
+        "GT-SANDBOX-IO",
+        format!("a sandbox's files: {error}"),
+    )
+    .with_help("check the space and the permissions of the cache directory (GAMETAPE_CACHE)")
+}
+
+/// A patch of the base state does not apply.
+pub fn base(reason: &str) -> Failure {
+    Failure::new(
+        FailureKind::Input,
+        "GT-SANDBOX-BASE",
+        format!("the task's own patch does not apply to its environment: {reason}"),
+    )
+    .with_help("the task and the environment do not belong together: forge again")
+}
+
+/// The sandbox is not open (any more).
+pub fn gone(sandbox: &SandboxId) -> Failure {
+    Failure::new(
+        FailureKind::Sandbox,
+        "GT-SANDBOX-GONE",
+        format!("the sandbox {sandbox} is not open"),
+    )
+}
+
+/// Required layers are missing.
+pub fn unavailable(missing: &str) -> Failure {
+    Failure::new(
+        FailureKind::Sandbox,
+        "GT-SANDBOX-UNAVAILABLE",
+        format!("sandboxes cannot be had on this machine: {missing}"),
+    )
+    .with_help("`gametape doctor` shows all layers; nothing is run without the required ones")
+}
+
+/// The helper program is not there.
+pub fn helper() -> Failure {
+    Failure::new(
+        FailureKind::Sandbox,
+        "GT-SANDBOX-HELPER",
+        "the program `gametape-sandbox` is not beside `gametape`",
+    )
+    .with_help("build the whole workspace (`cargo build`), or install both programs together")
+}
+
+/// An environment that was never provisioned by this process.
+pub fn unknown(environment: &EnvironmentId) -> Failure {
+    Failure::new(
+        FailureKind::Internal,
+        "GT-ENV-UNKNOWN",
+        format!("the environment {environment} was not provisioned"),
+    )
+}
+
+/// The host's Python cannot be used.
+pub fn python(name: &str, why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Provision,
+        "GT-ENV-PYTHON",
+        format!("the Python `{name}` cannot be used: {why}"),
+    )
+    .with_help(
+        "install Python 3.11 or newer with its venv module and pip (Debian: python3-venv \
+         python3-pip), or name one with GAMETAPE_PYTHON",
+    )
+}
+
+/// The cache cannot be used.
+pub fn disk(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        kind_of(error, FailureKind::Provision),
+        "GT-ENV-DISK",
+        format!("{} cannot be used: {error}", path.display()),
+    )
+    .with_help("check space and permissions of the cache directory, or set GAMETAPE_CACHE")
+}
+
+/// A step of provisioning failed.
+pub fn provision(package: &str, why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Provision,
+        "GT-ENV-PROVISION",
+        format!("the environment of {package} cannot be made: {why}"),
+    )
+    .with_help(
+        "provisioning needs the package index once; check the network and the pins, then \
+         type the same command again",
+    )
+}
+
+/// The source archive has no tests or code where the recipe says.
+pub fn no_tests(package: &str, why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Input,
+        "GT-ENV-NO-TESTS",
+        format!("the package {package} cannot be a subject: {why}"),
+    )
+    .with_help(
+        "choose a package whose source archive carries its tests, and name them in the \
+         package's `tests`",
+    )
+}
+
+/// Work on a blocking thread panicked or was cut off.
+pub fn unfinished(error: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Internal,
+        "GT-SANDBOX-IO",
+        format!("work on a sandbox did not end: {error}"),
+    )
+}

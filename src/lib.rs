@@ -1,0 +1,26 @@
+//! gametape: records every step a coding agent takes on graded tasks, on a tape that is
+//! never rewritten, and trains a better agent and a verifier from it.
+//!
+//! This crate is the command line and the wiring; the work is done in the rooms below
+//! `actors/`. In reading order:
+//! - [`cli`]: verbs, flags, exit codes
+//! - [`commands`]: what each verb does
+//! - [`config`]: profile, file, environment, flags
+//! - [`system`]: the actors, wired to each other
+//! - [`rooms`]: the rooms as the loop sees them
+//! - [`run`]: the loop of one run
+//! - [`forge`]: tasks from real packages
+//! - [`report`]: results, from the tape alone
+//! - [`doctor`]: what this machine has and lacks
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod doctor;
+pub mod forge;
+pub mod report;
+pub mod rooms;
+pub mod run;
+pub mod system;

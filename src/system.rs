@@ -1,0 +1,379 @@
+//! The actors of a process, wired to each other.
+//!
+//! Every room stands behind a [`Supervised`] address: when a handler panics, a fresh
+//! actor takes its place and the death is put on the tape. The tape itself is not
+//! restarted: a process without its tape ends.
+
+use crate::config::{Config, Paths};
+use crate::doctor::{self, Check};
+use crate::rooms::{Rooms, ask, recipient};
+use crate::run::stop::StopFlag;
+use crate::run::{Driver, Ended};
+use actix::prelude::*;
+use gametape_agent::{AgentActor, AgentOptions, AgentRooms};
+use gametape_environment::{EnvironmentActor, EnvironmentOptions};
+use gametape_grader::GraderActor;
+use gametape_grader::actor::{GraderOptions, GraderRooms};
+use gametape_model::{HostOptions, ModelActor, ModelHost};
+use gametape_schemas::event::{ActorDied, ActorRestarted, NewEvent};
+use gametape_schemas::message::{Append, ModelSource};
+use gametape_schemas::{
+    CheckpointId, Digest, Event, Failure, FailureKind, Record, RunId, StreamId, Verdict,
+};
+use gametape_supervisor::{ChildReport, ChildSpec, RestartPolicy, Supervised};
+use gametape_tape::{SledTape, TapeActor};
+use gametape_trainer::TrainerActor;
+use gametape_verifier::VerifierActor;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Microseconds since 1970: the one place where the loop reads the wall clock.
+pub fn now_micros() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_micros() as u64)
+}
+
+/// Runs the loop of a run to its end; gives everything on its tape.
+///
+/// # Errors
+/// The failure that ended it. What was done before is on the tape.
+pub fn run_loop(config: Config, paths: Paths) -> Result<(Ended, Vec<Record>), Failure> {
+    in_system(async move {
+        let mut driver = wire(config, paths)?;
+        let ended = driver.drive().await?;
+        Ok((ended, driver.records().to_vec()))
+    })
+}
+
+/// Makes the tasks of a run and stops.
+///
+/// # Errors
+/// As [`run_loop`].
+pub fn run_forge(config: Config, paths: Paths) -> Result<Vec<Record>, Failure> {
+    in_system(async move {
+        let mut driver = wire(config, paths)?;
+        driver.forge_all().await?;
+        Ok(driver.records().to_vec())
+    })
+}
+
+fn in_system<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let system = System::new();
+    system.block_on(work)
+}
+
+/// Starts every room of a process.
+fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
+    let stop = StopFlag::default();
+    stop.watch_signals();
+    let base = base_model(&config, &paths)?;
+    let inputs = inputs(&config, &base)?;
+    let tape = SledTape::open(&paths.tape(), Arc::new(now_micros))?;
+    let known = known_verdicts(&tape)?;
+    let tape_actor = TapeActor::new(tape).start();
+    let append: Recipient<Append> = tape_actor.clone().recipient();
+
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let parallel = match config.limits.sandboxes {
+        0 => cores,
+        n => n,
+    };
+    let options = EnvironmentOptions::usual(paths.cache.clone(), parallel)?;
+    let environment = supervise("environment", append.clone(), move || {
+        EnvironmentActor::new(options.clone())
+    });
+    let grader_rooms = GraderRooms {
+        open: recipient(&environment),
+        exec: recipient(&environment),
+        apply: recipient(&environment),
+        close: recipient(&environment),
+    };
+    let grader_options = GraderOptions {
+        timeout_ms: config.scaffold.test_timeout_s.saturating_mul(1000),
+        parallel,
+        ..GraderOptions::default()
+    };
+    let grader = supervise("grader", append.clone(), move || {
+        GraderActor::new(
+            grader_rooms.clone(),
+            grader_options.clone(),
+            Box::new(nonce),
+            known.clone(),
+        )
+    });
+    let threads = match config.limits.model_threads {
+        0 => cores,
+        n => n,
+    };
+    // The thread outlives a panicking front: the host's handle is what actors share.
+    let (host, _thread) = ModelHost::spawn(HostOptions {
+        threads: i32::try_from(threads).ok(),
+        ..HostOptions::default()
+    })?;
+    let model = supervise("model", append.clone(), move || ModelActor::new(host.clone()));
+    let trainer = TrainerActor::new(gametape_trainer::TrainerOptions {
+        threads,
+        ..gametape_trainer::TrainerOptions::default()
+    })?;
+    let trainer_stop = trainer.stop_handle();
+    stop.on_request(move || trainer_stop.stop());
+    let trainer = trainer.start();
+    let agent_rooms = AgentRooms {
+        append: append.clone(),
+        open: recipient(&environment),
+        read: recipient(&environment),
+        write: recipient(&environment),
+        diff: recipient(&environment),
+        close: recipient(&environment),
+        generate: recipient(&model),
+    };
+    let agent_options = AgentOptions {
+        turns: config.scaffold.turns,
+    };
+    let agent = supervise("agent", append.clone(), move || {
+        AgentActor::new(agent_rooms.clone(), agent_options.clone())
+    });
+    let score = recipient(&model);
+    let verifier = supervise("verifier", append.clone(), move || {
+        VerifierActor::new(Recipient::clone(&score))
+    });
+    let rooms = Rooms {
+        append,
+        read: tape_actor.recipient(),
+        provision: recipient(&environment),
+        open: recipient(&environment),
+        exec: recipient(&environment),
+        close: recipient(&environment),
+        grade: recipient(&grader),
+        run_tests: recipient(&grader),
+        run_attempts: recipient(&agent),
+        keep_models: recipient(&model),
+        train: trainer.recipient(),
+        score: recipient(&verifier),
+    };
+    Driver::new(config, paths, rooms, base, inputs, stop)
+}
+
+/// Starts a room under supervision; deaths and restarts go on the tape, and too many
+/// deaths end the process, so that whatever started it can look.
+fn supervise<A>(
+    name: &str,
+    append: Recipient<Append>,
+    factory: impl Fn() -> A + 'static,
+) -> Addr<Supervised<A>>
+where
+    A: Actor<Context = Context<A>>,
+{
+    let started = Instant::now();
+    Supervised::start_child(ChildSpec {
+        name: name.to_owned(),
+        factory: Box::new(factory),
+        policy: RestartPolicy::default(),
+        report: Arc::new(move |report| put_on_tape(&append, report)),
+        clock: Arc::new(move || started.elapsed().as_millis() as u64),
+        jitter: Arc::new(rand::random::<f64>),
+        mailbox: 256,
+    })
+}
+
+fn put_on_tape(append: &Recipient<Append>, report: ChildReport) {
+    let now = now_micros();
+    let escalated = matches!(report, ChildReport::Escalated { .. });
+    let (name, event) = match report {
+        ChildReport::Died {
+            actor,
+            panicked,
+            deaths,
+        } => (
+            format!("died-{actor}-{now}"),
+            Event::ActorDied(ActorDied {
+                actor,
+                panicked,
+                deaths,
+            }),
+        ),
+        ChildReport::Restarted { actor, backoff_ms } => (
+            format!("restarted-{actor}-{now}"),
+            Event::ActorRestarted(ActorRestarted { actor, backoff_ms }),
+        ),
+        ChildReport::Escalated { actor, deaths } => (
+            format!("gave-up-{actor}-{now}"),
+            Event::ActorDied(ActorDied {
+                actor,
+                panicked: true,
+                deaths,
+            }),
+        ),
+    };
+    let stream = StreamId::run(&RunId::new("actors"));
+    let append = append.clone();
+    let event = NewEvent::named(stream, &name, event);
+    actix::spawn(async move {
+        let events = vec![event];
+        if let Err(failure) = ask(&append, Append { events }).await {
+            tracing::error!(%failure, "an actor's death did not reach the tape");
+        }
+        if escalated {
+            eprintln!(
+                "error: [GT-ACTOR-GIVEN-UP] an actor died too often; the log of the run says why. \
+                 Everything done is on the tape."
+            );
+            std::process::exit(1);
+        }
+    });
+}
+
+/// An unguessable text: markers of a test run must not be foreseen by graded code.
+fn nonce() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Verdicts on the tape, by key: an equal patch is not run again.
+fn known_verdicts(tape: &SledTape) -> Result<Vec<(Digest, Verdict)>, Failure> {
+    let mut known = Vec::new();
+    let mut tasks = BTreeMap::new();
+    let mut from = 0;
+    loop {
+        let records = tape.read(from, 4096)?;
+        let Some(last) = records.last() else {
+            return Ok(known);
+        };
+        from = last.seq + 1;
+        for record in records {
+            match record.event {
+                Event::Graded(body) if !body.cached => {
+                    known.push((body.cache_key, body.verdict));
+                }
+                Event::TaskRegistered(body) => {
+                    tasks.insert(body.task.id.clone(), body.task);
+                }
+                // The validation ran the gold and the empty patch already.
+                Event::TaskValidated(body) => {
+                    if let Some(task) = tasks.get(&body.task) {
+                        let gold = gametape_grader::actor::cache_key(task, &task.gold_patch);
+                        let empty = gametape_grader::actor::cache_key(task, "");
+                        known.push((gold, body.gold));
+                        known.push((empty, body.empty));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The base model of a configuration, made where it is the tiny random one.
+fn base_model(config: &Config, paths: &Paths) -> Result<ModelSource, Failure> {
+    let path = match config.model.source.as_str() {
+        "smollm2" => doctor::model_path(&paths.cache),
+        "tiny-random" => {
+            let path = paths.run.join("models/tiny-random");
+            if !path.join("config.json").is_file() {
+                gametape_model::tiny::write(&path, config.seed)?;
+            }
+            path
+        }
+        other => PathBuf::from(other),
+    };
+    if !path.exists() {
+        return Err(Failure::new(
+            FailureKind::Input,
+            "GT-MODEL-MISSING",
+            format!("the base model {} is not there", path.display()),
+        )
+        .with_help("scripts/setup.sh downloads the default model; model.source may name a Hugging Face directory or a GGUF file"));
+    }
+    let digest = digest_of(&path).map_err(|error| {
+        Failure::new(
+            FailureKind::Input,
+            "GT-MODEL-MISSING",
+            format!("the base model {} cannot be read: {error}", path.display()),
+        )
+        .with_help("check the file's permissions")
+    })?;
+    Ok(ModelSource {
+        checkpoint: CheckpointId::new(digest.0.chars().take(24).collect::<String>()),
+        path,
+    })
+}
+
+/// Digest of a model file, or of the files of a model directory.
+fn digest_of(path: &Path) -> std::io::Result<Digest> {
+    if path.is_file() {
+        let mut hasher = blake3::Hasher::new();
+        std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
+        return Ok(Digest(hasher.finalize().to_hex().to_string()));
+    }
+    gametape_environment::tree::digest(path)
+}
+
+fn inputs(config: &Config, base: &ModelSource) -> Result<BTreeMap<String, Digest>, Failure> {
+    let mut inputs = BTreeMap::from([(
+        "model".to_owned(),
+        Digest(base.checkpoint.as_str().to_owned()),
+    )]);
+    for package in &config.packages {
+        let recipe = crate::forge::package(&package.name)?;
+        inputs.insert(
+            format!("package {}", package.name),
+            Digest(recipe.id().as_str().to_owned()),
+        );
+    }
+    Ok(inputs)
+}
+
+/// What a run would do and need; nothing is started.
+///
+/// # Errors
+/// When the configuration names a package that is not pinned.
+pub fn describe(config: &Config, paths: &Paths) -> Result<String, Failure> {
+    let mut out = String::new();
+    let (mut train, mut explore, mut held_out) = (0, 0, 0);
+    for package in &config.packages {
+        let recipe = crate::forge::package(&package.name)?;
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "package {:<14} {:<8} train {:>4}  explore {:>4}  held out {:>4}",
+            package.name,
+            recipe.package.version,
+            package.train,
+            package.explore,
+            package.held_out
+        );
+        train += package.train;
+        explore += package.explore;
+        held_out += package.held_out;
+    }
+    let _ = writeln!(out, "teacher attempts   {train}");
+    let attempts = explore * config.explore.attempts;
+    let _ = writeln!(out, "explore attempts   {attempts}");
+    let base = held_out * config.evaluate_base.attempts;
+    let tuned = held_out * config.evaluate_tuned.attempts;
+    let _ = writeln!(out, "held-out attempts  {base} base, {tuned} tuned");
+    let _ = writeln!(out, "run directory      {}", paths.run.display());
+    let _ = writeln!(out, "cache              {}", paths.cache.display());
+    Ok(out)
+}
+
+/// Everything `gametape doctor` looks at.
+pub fn checks(paths: &Paths) -> Vec<Check> {
+    let mut others: Vec<Check> = gametape_environment::probe()
+        .into_iter()
+        .map(|layer| {
+            let name = format!("sandbox: {}", layer.name);
+            match (layer.active, layer.required) {
+                (true, _) => Check::ok(name, layer.detail),
+                (false, true) => Check::missing(name, "not available", layer.detail),
+                (false, false) => Check::warn(name, "not active", layer.detail),
+            }
+        })
+        .collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    others.push(doctor::devices(gametape_model::cuda_devices(), cores));
+    doctor::collect(paths, others)
+}
