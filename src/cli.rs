@@ -5,7 +5,9 @@ use gametape_schemas::{Failure, FailureKind};
 use std::path::PathBuf;
 
 /// Every verb, for the documentation's own test.
-pub const VERBS: &[&str] = &["loop", "report", "doctor", "forge", "tape", "dataset", "model"];
+pub const VERBS: &[&str] = &[
+    "loop", "report", "doctor", "forge", "tape", "dataset", "model",
+];
 
 /// Records every step a coding agent takes on graded tasks, and trains a better agent
 /// and a verifier from the tape.

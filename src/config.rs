@@ -161,8 +161,7 @@ pub fn load(profile: &str, file: Option<&Path>) -> Result<Config, Failure> {
                 format!("the profiles are: {}", names()),
             )
         })?;
-    let mut builder =
-        config::Config::builder().add_source(File::from_str(text, FileFormat::Toml));
+    let mut builder = config::Config::builder().add_source(File::from_str(text, FileFormat::Toml));
     if let Some(path) = file {
         if !path.is_file() {
             return Err(input(

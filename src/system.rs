@@ -114,7 +114,9 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         threads: i32::try_from(threads).ok(),
         ..HostOptions::default()
     })?;
-    let model = supervise("model", append.clone(), move || ModelActor::new(host.clone()));
+    let model = supervise("model", append.clone(), move || {
+        ModelActor::new(host.clone())
+    });
     let trainer = TrainerActor::new(gametape_trainer::TrainerOptions {
         threads,
         ..gametape_trainer::TrainerOptions::default()
@@ -339,11 +341,7 @@ pub fn describe(config: &Config, paths: &Paths) -> Result<String, Failure> {
         let _ = writeln!(
             out,
             "package {:<14} {:<8} train {:>4}  explore {:>4}  held out {:>4}",
-            package.name,
-            recipe.package.version,
-            package.train,
-            package.explore,
-            package.held_out
+            package.name, recipe.package.version, package.train, package.explore, package.held_out
         );
         train += package.train;
         explore += package.explore;

@@ -39,7 +39,11 @@ fn the_loop_runs_is_idempotent_and_everything_comes_from_the_tape() {
     assert!(second.stderr.contains("nothing was run again"));
     assert_eq!(before, run.run(&["tape", "export"]).stdout);
 
-    for verb in [&["tape", "verify"][..], &["tape", "stats"], &["dataset", "verify"]] {
+    for verb in [
+        &["tape", "verify"][..],
+        &["tape", "stats"],
+        &["dataset", "verify"],
+    ] {
         let output = run.run(verb);
         assert!(output.status.success(), "{verb:?}: {}", output.text());
     }
@@ -65,14 +69,24 @@ fn the_loop_runs_is_idempotent_and_everything_comes_from_the_tape() {
         "EvaluationFinished",
         "RunFinished",
     ] {
-        assert!(counts.get(kind).is_some_and(|n| *n > 0), "no {kind}: {counts:?}");
+        assert!(
+            counts.get(kind).is_some_and(|n| *n > 0),
+            "no {kind}: {counts:?}"
+        );
     }
 
     // Another configuration on the same tape is refused, and says what differs.
-    let other = run.run_with(&["loop", "--profile", "smoke"], &[("GAMETAPE_EXPLORE__ATTEMPTS", "3")]);
+    let other = run.run_with(
+        &["loop", "--profile", "smoke"],
+        &[("GAMETAPE_EXPLORE__ATTEMPTS", "3")],
+    );
     assert_eq!(other.status.code(), Some(2), "{}", other.text());
     assert!(other.stderr.contains("GT-RUN-CONFIG"), "{}", other.text());
-    assert!(other.stderr.contains("explore.attempts"), "{}", other.text());
+    assert!(
+        other.stderr.contains("explore.attempts"),
+        "{}",
+        other.text()
+    );
 }
 
 #[test]
@@ -111,9 +125,15 @@ fn killed_anywhere_it_goes_on_and_builds_the_same_datasets() {
             *ended.entry(id).or_default() += 1;
         }
     }
-    assert!(ended.values().all(|n| *n == 1), "a finished attempt was repeated");
+    assert!(
+        ended.values().all(|n| *n == 1),
+        "a finished attempt was repeated"
+    );
     let counts = counts(&tape);
-    assert_eq!(counts["TrainingFinished"], 2, "a finished training was repeated");
+    assert_eq!(
+        counts["TrainingFinished"], 2,
+        "a finished training was repeated"
+    );
     assert_eq!(counts["RunFinished"], 1);
 
     // Same seed, same machine: the datasets are byte-identical, storm or not.
@@ -136,8 +156,16 @@ fn ctrl_c_says_how_to_go_on_and_a_second_process_is_refused() {
     // The tape is held: a second process is refused and names the holder.
     let second = run.run(&["loop", "--profile", "smoke"]);
     assert_eq!(second.status.code(), Some(4), "{}", second.text());
-    assert!(second.stderr.contains("GT-TAPE-LOCKED"), "{}", second.text());
-    assert!(second.stderr.contains(&child.id().to_string()), "{}", second.text());
+    assert!(
+        second.stderr.contains("GT-TAPE-LOCKED"),
+        "{}",
+        second.text()
+    );
+    assert!(
+        second.stderr.contains(&child.id().to_string()),
+        "{}",
+        second.text()
+    );
     child.interrupt();
     let (status, stderr) = child.wait();
     assert_eq!(status.code(), Some(130), "{stderr}");
@@ -164,6 +192,10 @@ fn bad_input_is_named_and_starts_nothing() {
     // Without bubblewrap on the PATH the sandbox fails closed, with what to do.
     let output = run.run_with(&["loop", "--profile", "smoke"], &[("PATH", "/nonexistent")]);
     assert_eq!(output.status.code(), Some(3), "{}", output.text());
-    assert!(output.stderr.contains("GT-SANDBOX-UNAVAILABLE"), "{}", output.text());
+    assert!(
+        output.stderr.contains("GT-SANDBOX-UNAVAILABLE"),
+        "{}",
+        output.text()
+    );
     assert!(output.stderr.contains("bubblewrap"), "{}", output.text());
 }

@@ -98,8 +98,9 @@ fn recorded_config(records: &[Record]) -> Result<Config, Failure> {
 }
 
 fn none(message: impl Into<String>) -> Failure {
-    Failure::new(FailureKind::Input, "GT-DATASET-NONE", message)
-        .with_help("`gametape loop` builds the datasets; `gametape tape stats` shows what a tape holds")
+    Failure::new(FailureKind::Input, "GT-DATASET-NONE", message).with_help(
+        "`gametape loop` builds the datasets; `gametape tape stats` shows what a tape holds",
+    )
 }
 
 fn unreadable(error: serde_json::Error) -> Failure {

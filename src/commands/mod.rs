@@ -46,7 +46,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
                 print!("{}", system::describe(&config, &paths)?);
                 return Ok(ExitCode::SUCCESS);
             }
-            let _log = start_log(&paths, cli.verbose)?;
+            start_log(&paths, cli.verbose)?;
             let (ended, records) = system::run_loop(config, paths.clone())?;
             if ended == Ended::AlreadyFinished {
                 eprintln!("this run is finished; nothing was run again");
@@ -63,7 +63,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Verb::Forge { run, config } => {
             let (config, paths) = resolve(run, config)?;
-            let _log = start_log(&paths, cli.verbose)?;
+            start_log(&paths, cli.verbose)?;
             let records = system::run_forge(config, paths)?;
             let report = crate::report::Report::from_records(&records);
             print!("{}", report.to_text());
@@ -276,8 +276,8 @@ fn start_log(paths: &Paths, verbose: bool) -> Result<(), Failure> {
         .open(paths.run.join("gametape.log"))
         .map_err(|e| unwritable(&paths.run, &e))?;
     let level = if verbose { "debug" } else { "info" };
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},sled=warn")));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},sled=warn")));
     let to_file = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(std::sync::Mutex::new(file))

@@ -10,7 +10,9 @@ pub fn list(records: &[Record]) -> String {
     let ledger = Ledger::fold(records);
     let mut table = Table::new();
     table.load_preset(UTF8_BORDERS_ONLY);
-    table.set_header(["attempt", "phase", "task", "steps", "ended", "verdict", "score"]);
+    table.set_header([
+        "attempt", "phase", "task", "steps", "ended", "verdict", "score",
+    ]);
     for t in &ledger.attempts {
         table.add_row([
             t.attempt.as_str().chars().take(12).collect(),
@@ -18,9 +20,9 @@ pub fn list(records: &[Record]) -> String {
             t.key.task.to_string(),
             t.steps.len().to_string(),
             end_of(t),
-            t.verdict.as_ref().map_or_else(String::new, |v| {
-                format!("{:?}", v.outcome).to_lowercase()
-            }),
+            t.verdict
+                .as_ref()
+                .map_or_else(String::new, |v| format!("{:?}", v.outcome).to_lowercase()),
             t.scores
                 .values()
                 .next_back()
@@ -69,7 +71,11 @@ pub fn attempt(records: &[Record], name: &str) -> Result<String, Failure> {
         t.key.sampling.temperature, t.key.sampling.top_p, t.key.seed, t.key.index
     );
     if let Some(task) = ledger.tasks.get(&t.key.task) {
-        let _ = writeln!(out, "task     {} ({} in {})", task.id, task.entity, task.file);
+        let _ = writeln!(
+            out,
+            "task     {} ({} in {})",
+            task.id, task.entity, task.file
+        );
         let _ = writeln!(out, "\n{}", task.problem_statement.trim_end());
     }
     for step in &t.steps {
@@ -95,7 +101,11 @@ pub fn attempt(records: &[Record], name: &str) -> Result<String, Failure> {
     if let Some(verdict) = &t.verdict {
         let _ = writeln!(out, "\nverdict  {:?}: {}", verdict.outcome, verdict.reason);
         if !verdict.fail_to_pass_bad.is_empty() {
-            let _ = writeln!(out, "still failing: {}", verdict.fail_to_pass_bad.join(", "));
+            let _ = writeln!(
+                out,
+                "still failing: {}",
+                verdict.fail_to_pass_bad.join(", ")
+            );
         }
         if !verdict.pass_to_pass_bad.is_empty() {
             let _ = writeln!(out, "broken: {}", verdict.pass_to_pass_bad.join(", "));

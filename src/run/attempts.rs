@@ -5,7 +5,7 @@ use super::progress::Phase;
 use crate::forge::{self, ForgeDeps, ForgePlan, News, Wanted};
 use crate::rooms::ask;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use gametape_schemas::event::{AttemptScheduled, Graded, NewEvent};
+use gametape_schemas::event::{AttemptScheduled, EnvironmentProvisioned, Graded, NewEvent};
 use gametape_schemas::message::{
     AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts,
 };
@@ -84,6 +84,18 @@ impl Driver {
             report = work => report?,
             () = stop.requested() => return Err(super::stop::stopped()),
         };
+        let there = &report.provisioned;
+        self.append(vec![NewEvent::named(
+            StreamId::run(&self.run),
+            &format!("provisioned-{name}"),
+            Event::EnvironmentProvisioned(EnvironmentProvisioned {
+                environment: there.environment.clone(),
+                package: format!("{name} {}", plan.environment.package.version),
+                tree: there.tree.clone(),
+                python: there.python.clone(),
+            }),
+        )])
+        .await?;
         if !report.missing.is_empty() {
             eprintln!(
                 "warning: {name} gave fewer tasks than wanted (missing, by split: {:?}); \

@@ -272,7 +272,7 @@ impl Driver {
         let Ok(stat) = nix::sys::statvfs::statvfs(&self.paths.run) else {
             return Ok(());
         };
-        let free_mib = stat.blocks_available() as u64 * stat.fragment_size() as u64 / (1 << 20);
+        let free_mib = stat.blocks_available() * stat.fragment_size() / (1 << 20);
         if free_mib >= self.config.limits.min_free_disk_mib {
             return Ok(());
         }
@@ -355,7 +355,7 @@ fn differences(
         (theirs, ours) if theirs != ours => {
             let mut line = format!("{at} (tape: {theirs}, now: {ours})");
             if line.len() > 160 {
-                line = format!("{at}");
+                line = at.to_owned();
             }
             out.push(line);
         }

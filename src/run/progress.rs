@@ -1,5 +1,5 @@
 //! What the person sees while the loop works: on a terminal a bar with the time left,
-//! elsewhere (a log file, CI) a line every tenth of a phase.
+//! elsewhere (a log file, CI) a line every tenth of a phase, at most one in five seconds.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -14,6 +14,7 @@ pub struct Phase {
     bar: Option<ProgressBar>,
     started: Instant,
     last_tenth: u64,
+    last_line: Instant,
 }
 
 impl Phase {
@@ -43,6 +44,7 @@ impl Phase {
             bar,
             started: Instant::now(),
             last_tenth: 0,
+            last_line: Instant::now(),
         }
     }
 
@@ -65,8 +67,10 @@ impl Phase {
             }
             None => {
                 let tenth = (done * 10).checked_div(self.total).unwrap_or(10);
-                if tenth > self.last_tenth && done < self.total {
+                let quiet = self.last_line.elapsed().as_secs() < 5;
+                if tenth > self.last_tenth && done < self.total && !quiet {
                     self.last_tenth = tenth;
+                    self.last_line = Instant::now();
                     let seconds = self.started.elapsed().as_secs_f64();
                     let left = seconds / done.max(1) as f64 * (self.total - done) as f64;
                     eprintln!(

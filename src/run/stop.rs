@@ -3,8 +3,8 @@
 //! is replayed).
 
 use gametape_schemas::{Failure, FailureKind};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 type Hook = Box<dyn Fn() + Send>;
 

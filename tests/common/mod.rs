@@ -21,7 +21,10 @@ pub struct Output {
 
 impl Output {
     pub fn text(&self) -> String {
-        format!("{}\n--- stdout\n{}\n--- stderr\n{}", self.status, self.stdout, self.stderr)
+        format!(
+            "{}\n--- stdout\n{}\n--- stderr\n{}",
+            self.status, self.stdout, self.stderr
+        )
     }
 }
 
@@ -142,7 +145,11 @@ impl Running {
     }
 
     pub fn wait_for(&mut self, sign: &str) {
-        assert!(self.try_wait_for(sign), "`{sign}` never came:\n{}", self.seen);
+        assert!(
+            self.try_wait_for(sign),
+            "`{sign}` never came:\n{}",
+            self.seen
+        );
     }
 
     pub fn interrupt(&self) {
@@ -173,4 +180,3 @@ pub fn counts(events: &[serde_json::Value]) -> BTreeMap<String, u64> {
     }
     counts
 }
-

@@ -275,9 +275,14 @@ impl Group {
             Failure::new(
                 FailureKind::Input,
                 "GT-AGENT-ORACLE",
-                format!("the oracle cannot walk to the gold patch of {}: {why}", self.task.id),
+                format!(
+                    "the oracle cannot walk to the gold patch of {}: {why}",
+                    self.task.id
+                ),
             )
-            .with_help("the task cannot be demonstrated; its gold patch must change one readable file")
+            .with_help(
+                "the task cannot be demonstrated; its gold patch must change one readable file",
+            )
         };
         let read = ReadFile {
             sandbox: sandbox.clone(),
@@ -339,7 +344,10 @@ impl Group {
         Err(Failure::new(
             FailureKind::Model,
             "GT-AGENT-SHORT",
-            format!("{} completions came for {wanted} conversations", completions.len()),
+            format!(
+                "{} completions came for {wanted} conversations",
+                completions.len()
+            ),
         ))
     }
 
@@ -463,7 +471,10 @@ impl Group {
     /// A failure of ours ends this attempt; the others go on. A failure of the tape
     /// itself ends everything.
     async fn fail(&self, live: &mut Live, failure: Failure) -> Result<(), Failure> {
-        if matches!(failure.kind, FailureKind::Tape | FailureKind::Disk | FailureKind::Cancelled) {
+        if matches!(
+            failure.kind,
+            FailureKind::Tape | FailureKind::Disk | FailureKind::Cancelled
+        ) {
             return Err(failure);
         }
         let name = format!("failed-{}", live.plan.failures);

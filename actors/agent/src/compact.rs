@@ -268,29 +268,64 @@ mod tests {
     #[test]
     fn commands_parse_as_they_render() {
         for command in [
-            Command::View { file: "a/b.py".into(), entity: "C.f".into() },
-            Command::View { file: "a.py".into(), entity: String::new() },
-            Command::Edit { first: 3, last: 3, text: "    return x".into() },
-            Command::Edit { first: 3, last: 5, text: "a\n\n  b".into() },
-            Command::Edit { first: 2, last: 2, text: String::new() },
+            Command::View {
+                file: "a/b.py".into(),
+                entity: "C.f".into(),
+            },
+            Command::View {
+                file: "a.py".into(),
+                entity: String::new(),
+            },
+            Command::Edit {
+                first: 3,
+                last: 3,
+                text: "    return x".into(),
+            },
+            Command::Edit {
+                first: 3,
+                last: 5,
+                text: "a\n\n  b".into(),
+            },
+            Command::Edit {
+                first: 2,
+                last: 2,
+                text: String::new(),
+            },
             Command::Submit,
         ] {
             assert_eq!(parse(&command.render()).unwrap(), command);
         }
-        for bad in ["", "hello", "edit", "edit x\ny", "edit 0\ny", "edit 5 3\nx", "view", "view a b c", "submit now"] {
+        for bad in [
+            "",
+            "hello",
+            "edit",
+            "edit x\ny",
+            "edit 0\ny",
+            "edit 5 3\nx",
+            "view",
+            "view a b c",
+            "submit now",
+        ] {
             assert!(parse(bad).unwrap_err().starts_with("error"), "{bad}");
         }
     }
 
     #[test]
     fn a_view_is_numbered_from_its_first_line_without_docstring_interiors() {
-        let source = "import x\n\ndef f(a):\n    \"\"\"Doc.\n\n    More.\n    \"\"\"\n\n    return a\n";
+        let source =
+            "import x\n\ndef f(a):\n    \"\"\"Doc.\n\n    More.\n    \"\"\"\n\n    return a\n";
         let (text, viewed) = view("m.py", source, "f").unwrap();
-        assert_eq!(text, "m.py:3\n1 def f(a):\n2     \"\"\"Doc.\n7     return a");
+        assert_eq!(
+            text,
+            "m.py:3\n1 def f(a):\n2     \"\"\"Doc.\n7     return a"
+        );
         let (now, observation, again) = edit(source, &viewed, 7, 7, "    return a + 1").unwrap();
         assert!(now.ends_with("    return a + 1\n") && observation == "ok");
         assert_eq!(again.span, viewed.span);
-        assert!(edit(source, &viewed, 7, 7, "    return a").is_err(), "no change");
+        assert!(
+            edit(source, &viewed, 7, 7, "    return a").is_err(),
+            "no change"
+        );
         assert!(edit(source, &viewed, 9, 9, "x").is_err(), "beyond the end");
         let (_, _, longer) = edit(source, &viewed, 7, 7, "a\nb\nc").unwrap();
         assert_eq!(longer.span.end, viewed.span.end + 2);

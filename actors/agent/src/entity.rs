@@ -159,9 +159,13 @@ pub fn docstring_interior(source: &str, span: Span) -> Vec<usize> {
             continue;
         }
         // The string began as a statement of its own: then it is a docstring.
-        let begin = (0..at).rev().find(|n| code.get(*n).copied().unwrap_or(true));
+        let begin = (0..at)
+            .rev()
+            .find(|n| code.get(*n).copied().unwrap_or(true));
         let statement = begin.and_then(|n| lines.get(n)).is_some_and(|line| {
-            let text = line.trim_start().trim_start_matches(['r', 'R', 'u', 'b', 'f']);
+            let text = line
+                .trim_start()
+                .trim_start_matches(['r', 'R', 'u', 'b', 'f']);
             text.starts_with("\"\"\"") || text.starts_with("'''")
         });
         if statement {
@@ -211,15 +215,29 @@ def g():
 
     #[test]
     fn entities_are_found_by_qualified_name() {
-        assert!(text("f").unwrap().starts_with("def f(x):") && text("f").unwrap().ends_with("return x"));
-        assert_eq!(text("f.inner").unwrap(), "    def inner():\n        return 1");
-        assert!(text("A").unwrap().starts_with("@decorator(") && text("A").unwrap().ends_with("return 2"));
-        assert_eq!(text("A.f").unwrap(), "    def f(self,\n          y):\n        return y");
+        assert!(
+            text("f").unwrap().starts_with("def f(x):") && text("f").unwrap().ends_with("return x")
+        );
+        assert_eq!(
+            text("f.inner").unwrap(),
+            "    def inner():\n        return 1"
+        );
+        assert!(
+            text("A").unwrap().starts_with("@decorator(")
+                && text("A").unwrap().ends_with("return 2")
+        );
+        assert_eq!(
+            text("A.f").unwrap(),
+            "    def f(self,\n          y):\n        return y"
+        );
         assert_eq!(text("A.g").unwrap(), "    async def g(self): return 2");
         assert_eq!(text("g").unwrap(), "def g():\n    pass");
         assert_eq!(text("fake"), None, "text in a docstring is no code");
         assert_eq!(text("nope"), None);
-        assert_eq!(docstring_interior(SOURCE, find(SOURCE, "f").unwrap()), [4, 5, 6]);
+        assert_eq!(
+            docstring_interior(SOURCE, find(SOURCE, "f").unwrap()),
+            [4, 5, 6]
+        );
     }
 
     proptest! {

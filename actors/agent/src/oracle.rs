@@ -75,7 +75,10 @@ fn changes(buggy: &str, gold: &str, start: usize, end: usize) -> Option<Vec<Chan
             text,
         };
         // Widened neighbours may touch: then they are one change, told over again.
-        if out.last().is_some_and(|previous| previous.last >= change.first) {
+        if out
+            .last()
+            .is_some_and(|previous| previous.last >= change.first)
+        {
             return merged(&old, &new, start, end);
         }
         out.push(change);
@@ -87,7 +90,13 @@ fn changes(buggy: &str, gold: &str, start: usize, end: usize) -> Option<Vec<Chan
 fn merged(old: &[&str], new: &[&str], start: usize, end: usize) -> Option<Vec<Change>> {
     let same = |a: &[&str], b: &[&str]| a.iter().zip(b).take_while(|(x, y)| x == y).count();
     let prefix = same(old, new);
-    let reversed = |x: &[&str]| x.iter().rev().copied().map(str::to_owned).collect::<Vec<_>>();
+    let reversed = |x: &[&str]| {
+        x.iter()
+            .rev()
+            .copied()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let (ro, rn) = (reversed(old), reversed(new));
     let suffix = ro
         .iter()
@@ -127,9 +136,16 @@ mod tests {
         let mut viewed = None;
         for command in commands {
             match Command::clone(command) {
-                Command::View { entity, .. } => viewed = Some(view(file, &text, &entity).unwrap().1),
-                Command::Edit { first, last, text: new } => {
-                    let (now, _, again) = edit(&text, viewed.as_ref().unwrap(), first, last, &new).unwrap();
+                Command::View { entity, .. } => {
+                    viewed = Some(view(file, &text, &entity).unwrap().1)
+                }
+                Command::Edit {
+                    first,
+                    last,
+                    text: new,
+                } => {
+                    let (now, _, again) =
+                        edit(&text, viewed.as_ref().unwrap(), first, last, &new).unwrap();
                     text = now;
                     viewed = Some(again);
                 }

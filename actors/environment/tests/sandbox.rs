@@ -1,7 +1,6 @@
 //! Real sandboxes on a real package. Skips loudly where bubblewrap or, for the first
 //! provisioning on a machine, the package index is missing.
 
-
 #![allow(clippy::unwrap_used)]
 use actix::prelude::*;
 use gametape_environment::{EnvironmentActor, EnvironmentOptions};

@@ -287,7 +287,11 @@ impl Handler<RunTests> for GraderActor {
             match run {
                 Ok(run) => Ok(run.report),
                 // No patch is applied here; kept for completeness.
-                Err(why) => Err(Failure::new(FailureKind::Internal, "GT-GRADE-NO-START", why)),
+                Err(why) => Err(Failure::new(
+                    FailureKind::Internal,
+                    "GT-GRADE-NO-START",
+                    why,
+                )),
             }
         })
     }

@@ -47,7 +47,10 @@ pub fn decide(task: &Task, report: &TestReport, started: bool) -> Option<Verdict
             task.fail_to_pass.len()
         )
     } else if !pass_to_pass_bad.is_empty() {
-        format!("{} tests that passed before do not pass", pass_to_pass_bad.len())
+        format!(
+            "{} tests that passed before do not pass",
+            pass_to_pass_bad.len()
+        )
     } else if task.fail_to_pass.is_empty() {
         "the task names no failing test: nothing can be resolved".to_owned()
     } else {
@@ -121,18 +124,33 @@ pub(crate) mod tests {
     fn each_rule_by_hand() {
         let t = task(&["a"], &["b"]);
         let outcome = |r: &TestReport| decide(&t, r, true).unwrap().outcome;
-        assert_eq!(outcome(&report(&[("a", Passed), ("b", Passed)], 0)), VerdictOutcome::Resolved);
+        assert_eq!(
+            outcome(&report(&[("a", Passed), ("b", Passed)], 0)),
+            VerdictOutcome::Resolved
+        );
         for (lines, exit, why) in [
             (&[("a", Failed), ("b", Passed)][..], 1, "still failing"),
             (&[("a", Passed), ("b", Failed)], 1, "broken"),
             (&[("a", Passed)], 0, "absent"),
             (&[("a", Xfail), ("b", Passed)], 0, "xfail is no pass"),
             (&[("a", Skipped), ("b", Passed)], 0, "skip is no pass"),
-            (&[("a", Passed), ("b", Passed)], 1, "exit status without a failure"),
-            (&[("a", Passed), ("b", Passed), ("c", Failed)], 0, "forged lines"),
+            (
+                &[("a", Passed), ("b", Passed)],
+                1,
+                "exit status without a failure",
+            ),
+            (
+                &[("a", Passed), ("b", Passed), ("c", Failed)],
+                0,
+                "forged lines",
+            ),
             (&[], 0, "sys.exit(0)"),
         ] {
-            assert_eq!(outcome(&report(lines, exit)), VerdictOutcome::Unresolved, "{why}");
+            assert_eq!(
+                outcome(&report(lines, exit)),
+                VerdictOutcome::Unresolved,
+                "{why}"
+            );
         }
         let mut late = report(&[("a", Passed), ("b", Passed)], 0);
         late.timed_out = true;

@@ -109,7 +109,10 @@ pub fn failures(output: &str, cap: usize) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for id in failed {
         // The section's title is the last part of the id, with `.` between class and name.
-        let name = id.split_once("::").map_or(id.as_str(), |(_, n)| n).replace("::", ".");
+        let name = id
+            .split_once("::")
+            .map_or(id.as_str(), |(_, n)| n)
+            .replace("::", ".");
         let section = sections
             .iter()
             .find(|(title, _)| **title == name || title.ends_with(&format!(" {name}")))
@@ -170,7 +173,11 @@ PASSED
         let found = statuses(LOG);
         assert_eq!(found["t/a.py::test_b"], TestStatus::Failed);
         assert_eq!(found["t/a.py::TestC::test_d[x - y]"], TestStatus::Failed);
-        assert_eq!(found["t/a.py::test_a"], TestStatus::Error, "teardown counts");
+        assert_eq!(
+            found["t/a.py::test_a"],
+            TestStatus::Error,
+            "teardown counts"
+        );
         assert_eq!(found["t/b.py"], TestStatus::Error);
         assert_eq!(found["t/a.py::test_x"], TestStatus::Xfail);
         assert_eq!(found.len(), 6);

@@ -93,7 +93,13 @@ fn names(section: &str) -> Vec<String> {
             .iter()
             .find_map(|prefix| line.strip_prefix(prefix));
         if let Some(rest) = rest {
-            out.push(rest.split('\t').next().unwrap_or(rest).trim_matches('"').to_owned());
+            out.push(
+                rest.split('\t')
+                    .next()
+                    .unwrap_or(rest)
+                    .trim_matches('"')
+                    .to_owned(),
+            );
         }
         if let Some(rest) = line.strip_prefix("diff --git a/")
             && let Some((a, b)) = rest.split_once(" b/")

@@ -261,10 +261,7 @@ mod tests {
         }
     }
 
-    fn spec(
-        intensity: usize,
-        reports: mpsc::UnboundedSender<ChildReport>,
-    ) -> ChildSpec<Counter> {
+    fn spec(intensity: usize, reports: mpsc::UnboundedSender<ChildReport>) -> ChildSpec<Counter> {
         let time = Mutex::new(0u64);
         ChildSpec {
             name: "counter".to_owned(),

@@ -116,7 +116,9 @@ pub fn check(frame: &[u8]) -> Result<Header, FrameError> {
     let crc = crc32c::crc32c_append(crc32c::crc32c(header), block);
     let format = number(4, 6)? as u16;
     if number(HEADER, CRC_END)? != u64::from(crc) {
-        return Err(FrameError::Damaged("the checksum does not match".to_owned()));
+        return Err(FrameError::Damaged(
+            "the checksum does not match".to_owned(),
+        ));
     }
     if format > FORMAT {
         return Err(FrameError::Newer(format));

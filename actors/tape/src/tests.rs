@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 fn open(path: &Path) -> Result<SledTape, TapeError> {
     let ticks = AtomicU64::new(1_000);
-    SledTape::open(path, Arc::new(move || ticks.fetch_add(1, Ordering::Relaxed)))
+    SledTape::open(
+        path,
+        Arc::new(move || ticks.fetch_add(1, Ordering::Relaxed)),
+    )
 }
 
 fn stream(n: u8) -> StreamId {
@@ -38,8 +41,17 @@ fn what_is_acknowledged_reads_back_after_reopening() {
     assert_eq!(tape.read(0, 100).unwrap(), before);
     assert_eq!(tape.durable(), 3);
     let of_one = tape.read_stream(&stream(1), 0, 10).unwrap();
-    assert_eq!(of_one.iter().map(|r| (r.seq, r.version)).collect::<Vec<_>>(), [(0, 0), (2, 1)]);
-    assert!(before.iter().all(|r| r.at_micros >= 1_000), "the edge's clock");
+    assert_eq!(
+        of_one
+            .iter()
+            .map(|r| (r.seq, r.version))
+            .collect::<Vec<_>>(),
+        [(0, 0), (2, 1)]
+    );
+    assert!(
+        before.iter().all(|r| r.at_micros >= 1_000),
+        "the edge's clock"
+    );
 }
 
 #[test]
@@ -48,16 +60,33 @@ fn ids_are_idempotent_and_conflicts_and_versions_are_refused_whole() {
     let tape = open(dir.path()).unwrap();
     tape.append(vec![paused(1, "a", "x")]).unwrap();
     // The same fact again: acknowledged, not written; new neighbours are.
-    let done = tape.append(vec![paused(1, "a", "x"), paused(1, "b", "y")]).unwrap();
+    let done = tape
+        .append(vec![paused(1, "a", "x"), paused(1, "b", "y")])
+        .unwrap();
     assert_eq!((done.first, done.last), (0, 1));
     assert_eq!(tape.durable(), 2);
     // The same id with another content: all or nothing.
-    let error = tape.append(vec![paused(1, "c", "z"), paused(1, "a", "other")]).unwrap_err();
-    assert!(matches!(error, TapeError::Conflict { seq: 0, .. }), "{error}");
+    let error = tape
+        .append(vec![paused(1, "c", "z"), paused(1, "a", "other")])
+        .unwrap_err();
+    assert!(
+        matches!(error, TapeError::Conflict { seq: 0, .. }),
+        "{error}"
+    );
     let mut late = paused(1, "d", "w");
     late.expected_version = Some(1);
     let error = tape.append(vec![late]).unwrap_err();
-    assert!(matches!(error, TapeError::Version { expected: 1, actual: 2, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            TapeError::Version {
+                expected: 1,
+                actual: 2,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert_eq!(tape.durable(), 2);
     // Nothing of the refused requests stays behind.
     tape.append(vec![paused(1, "c", "z")]).unwrap();
@@ -72,7 +101,10 @@ fn a_second_opener_is_refused_and_told_who_holds_it() {
         panic!("opened twice");
     };
     assert_eq!(error.code(), "GT-TAPE-LOCKED");
-    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+    assert!(
+        error.to_string().contains(&std::process::id().to_string()),
+        "{error}"
+    );
     tape.close();
     open(dir.path()).unwrap();
 }
@@ -106,7 +138,8 @@ fn a_flipped_bit_in_the_database_is_found_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let tape = open(dir.path()).unwrap();
     for n in 0..5 {
-        tape.append(vec![paused(1, &n.to_string(), "reason")]).unwrap();
+        tape.append(vec![paused(1, &n.to_string(), "reason")])
+            .unwrap();
     }
     tape.close();
     assert_eq!(crate::verify(dir.path()).unwrap().events, 5);
@@ -129,7 +162,8 @@ fn a_lost_frame_breaks_the_chain() {
     let dir = tempfile::tempdir().unwrap();
     let tape = open(dir.path()).unwrap();
     for n in 0..3 {
-        tape.append(vec![paused(1, &n.to_string(), "reason")]).unwrap();
+        tape.append(vec![paused(1, &n.to_string(), "reason")])
+            .unwrap();
     }
     tape.close();
     let db = sled::open(dir.path()).unwrap();
@@ -146,7 +180,8 @@ fn export_and_import_give_the_same_content() {
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     let tape = open(&a).unwrap();
     for n in 0..200 {
-        tape.append(vec![paused(n as u8 % 7, &n.to_string(), &"é".repeat(n))]).unwrap();
+        tape.append(vec![paused(n as u8 % 7, &n.to_string(), &"é".repeat(n))])
+            .unwrap();
     }
     let big = "y".repeat(5 << 20);
     tape.append(vec![paused(1, "big", &big)]).unwrap();
@@ -154,7 +189,10 @@ fn export_and_import_give_the_same_content() {
     let mut lines = Vec::new();
     assert_eq!(crate::export(&a, &mut lines).unwrap(), 201);
     let imported = crate::import(&b, lines.as_slice()).unwrap();
-    assert_eq!(imported.content_digest, crate::verify(&a).unwrap().content_digest);
+    assert_eq!(
+        imported.content_digest,
+        crate::verify(&a).unwrap().content_digest
+    );
     let half = &lines[..lines.len() / 2];
     let failure = crate::import(&dir.path().join("c"), half).unwrap_err();
     assert_eq!(failure.code, "GT-TAPE-IMPORT");

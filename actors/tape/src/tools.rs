@@ -28,7 +28,11 @@ pub struct Verified {
 
 impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} events in {} frames: every checksum, link, number and event is right", self.events, self.frames)?;
+        writeln!(
+            f,
+            "{} events in {} frames: every checksum, link, number and event is right",
+            self.events, self.frames
+        )?;
         writeln!(f, "content {}", self.content_digest)?;
         writeln!(f, "chain   {}", self.chain)
     }
@@ -59,12 +63,24 @@ pub struct Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "events      {:>12}  in {} frames and {} streams", self.events, self.frames, self.streams)?;
+        writeln!(
+            f,
+            "events      {:>12}  in {} frames and {} streams",
+            self.events, self.frames, self.streams
+        )?;
         writeln!(f, "raw         {:>12}  bytes", self.raw_bytes)?;
         let ratio = self.frame_bytes as f64 / self.raw_bytes.max(1) as f64;
-        writeln!(f, "frames      {:>12}  bytes ({ratio:.2} of raw)", self.frame_bytes)?;
+        writeln!(
+            f,
+            "frames      {:>12}  bytes ({ratio:.2} of raw)",
+            self.frame_bytes
+        )?;
         let ratio = self.disk_bytes as f64 / self.raw_bytes.max(1) as f64;
-        writeln!(f, "on disk     {:>12}  bytes ({ratio:.2} of raw)", self.disk_bytes)?;
+        writeln!(
+            f,
+            "on disk     {:>12}  bytes ({ratio:.2} of raw)",
+            self.disk_bytes
+        )?;
         writeln!(f, "per attempt {:>12.0}  raw bytes", self.bytes_per_attempt)?;
         for (name, count) in &self.by_category {
             writeln!(f, "  {name:<24}{count:>10}")?;
@@ -121,7 +137,10 @@ pub fn stats(path: &Path) -> Result<Stats, Failure> {
         stats.frame_bytes += bytes.len() as u64;
         stats.raw_bytes += frame::check(bytes).map_or(0, |h| u64::from(h.raw));
         for record in records {
-            *stats.by_type.entry(record.event.kind().to_owned()).or_default() += 1;
+            *stats
+                .by_type
+                .entry(record.event.kind().to_owned())
+                .or_default() += 1;
             let category = record.stream.category();
             *stats.by_category.entry(category.to_owned()).or_default() += 1;
             if category == "attempt" {

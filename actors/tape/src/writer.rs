@@ -80,10 +80,7 @@ impl SledTape {
     pub fn close(self) {
         let Self { queue, thread, .. } = self;
         drop(queue);
-        let handle = thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let handle = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle {
             // A writer that panicked has nothing more to close.
             let _ = handle.join();
