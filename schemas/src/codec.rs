@@ -2,7 +2,7 @@
 //!
 //! One event on the tape is a MessagePack **map** with named fields (arrays break
 //! when a field moves): envelope fields, the type name, the schema version and the
-//! body as opaque bytes. Bodies of an older version pass through [`upcast`].
+//! body as opaque bytes. Bodies of an older version pass through `upcast`.
 
 use crate::event::{Event, Record};
 use crate::ids::StreamId;

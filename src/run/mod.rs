@@ -6,7 +6,7 @@
 //! - [`learning`]: datasets, trainings, scores, the evaluation
 //! - [`phases`]: how long each phase took, read off the tape
 //! - [`progress`]: what the person sees meanwhile
-//! - [`stop`]: Ctrl-C
+//! - [`stop`]: stopping on request, such as Ctrl-C
 
 pub mod attempts;
 pub mod driver;

@@ -5,6 +5,8 @@
 //!
 //! A failing seed is printed; `GAMETAPE_SIMULATION_SEED=<seed>` runs just that one.
 
+#![allow(clippy::unwrap_used)]
+
 use gametape_schemas::attempt::{AttemptEnd, EndReason, Sampling};
 use gametape_schemas::event::*;
 use gametape_schemas::{
