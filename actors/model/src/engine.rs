@@ -2,7 +2,8 @@
 //! kept prefixes, and one decoding step for a batch.
 //!
 //! q, k and v (and gate and up) are one matrix each here, and small batches multiply as
-//! `W · xᵀ`: on the CPU that is 1.3 to 1.9 times as fast as `x · Wᵀ` at 16 rows.
+//! `W · xᵀ`: with two threads and 16 rows that took 48 ms for all matrices of a 135M
+//! model where `x · Wᵀ` took 67 (with one thread there is no difference).
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
