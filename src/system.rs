@@ -220,10 +220,13 @@ fn put_on_tape(append: &Recipient<Append>, report: ChildReport) {
             tracing::error!(%failure, "an actor's death did not reach the tape");
         }
         if escalated {
-            eprintln!(
-                "error: [GT-ACTOR-GIVEN-UP] an actor died too often; the log of the run says why. \
-                 Everything done is on the tape."
-            );
+            let failure = Failure::new(
+                FailureKind::Internal,
+                "GT-ACTOR-GIVEN-UP",
+                "an actor died too often; the log of the run says why",
+            )
+            .with_help("everything done is on the tape: the same command goes on from there");
+            eprintln!("error: {failure}");
             std::process::exit(1);
         }
     });
