@@ -83,8 +83,8 @@ pub struct ModelConfig {
 pub struct ScaffoldConfig {
     /// At most this many turns.
     pub turns: u32,
-    /// Tasks whose attempts run side by side.
-    pub groups_in_flight: usize,
+    /// Tasks whose attempts run side by side, as one batch of the model.
+    pub tasks_in_batch: usize,
     /// Seconds that the hidden tests may take.
     pub test_timeout_s: u64,
 }

@@ -320,18 +320,25 @@ pub struct AttemptPlan {
     pub failures: u32,
 }
 
-/// Make the attempts of one task together: their turns go to the model as one batch.
-/// Every step is on the tape before the next turn is asked for. The answer holds the
-/// outcome of each plan, in order.
+/// The attempts of one task.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TaskAttempts {
+    /// The task, gold patch included (only the oracle looks at it).
+    pub task: Task,
+    /// Attempts.
+    pub plans: Vec<AttemptPlan>,
+}
+
+/// Make these attempts together: their turns go to the model as one batch. Every step
+/// is on the tape before the next turn is asked for. The answer holds the outcome of
+/// each plan, group by group, in order.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "Result<Vec<AttemptOutcome>, Failure>")]
 pub struct RunAttempts {
-    /// The task, gold patch included (only the oracle looks at it).
-    pub task: Task,
     /// Weights of the policy; `None` for teachers.
     pub model: Option<ModelSource>,
-    /// Attempts.
-    pub plans: Vec<AttemptPlan>,
+    /// What is to be attempted.
+    pub groups: Vec<TaskAttempts>,
 }
 
 /// What became of an attempt.

@@ -7,7 +7,7 @@ use crate::rooms::ask;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gametape_schemas::event::{AttemptScheduled, EnvironmentProvisioned, Graded, NewEvent};
 use gametape_schemas::message::{
-    AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts,
+    AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts, TaskAttempts,
 };
 use gametape_schemas::{
     AttemptId, DatasetKind, Digest, Event, Failure, FailureKind, PolicyRef, StreamId, Task,
@@ -114,20 +114,24 @@ impl Driver {
     ) -> Result<(), Failure> {
         let total = groups.iter().map(|g| g.attempts.len() as u64).sum();
         let mut phase = Phase::begin(format!("attempts: {}", purpose.as_str()), total);
-        // Attempts of a model go one group at a time: the composition of every batch,
+        // Attempts of a model go one batch at a time: the composition of every batch,
         // and with it every sampled token, is then the same in every run.
-        let in_flight = match purpose {
-            Purpose::Teacher => self.config.scaffold.groups_in_flight.max(1),
-            _ => 1,
+        let tasks = self.config.scaffold.tasks_in_batch.max(1);
+        let (in_flight, per_batch) = match purpose {
+            Purpose::Teacher => (tasks, 1),
+            _ => (1, tasks),
         };
         let mut waiting = groups.into_iter();
         let mut running = FuturesUnordered::new();
         let (mut done, mut ended, mut failed) = (0u64, 0u64, 0u64);
         loop {
             while running.len() < in_flight && !self.stop.is_requested() {
-                let Some(group) = waiting.next() else { break };
+                let batch: Vec<AttemptGroup> = waiting.by_ref().take(per_batch).collect();
+                if batch.is_empty() {
+                    break;
+                }
                 self.check_disk()?;
-                let request = self.begin_group(purpose, &group).await?;
+                let request = self.begin_batch(purpose, &batch).await?;
                 let to = self.rooms.run_attempts.clone();
                 running.push(async move { ask(&to, request).await });
             }
@@ -153,42 +157,47 @@ impl Driver {
         self.stop.check()
     }
 
-    /// Puts the group's attempts on the tape as scheduled and makes the request.
-    async fn begin_group(
+    /// Puts a batch's attempts on the tape as scheduled and makes the request.
+    async fn begin_batch(
         &self,
         purpose: Purpose,
-        group: &AttemptGroup,
+        batch: &[AttemptGroup],
     ) -> Result<RunAttempts, Failure> {
-        let task = self.task(&group.task)?;
         let mut scheduled = Vec::new();
-        let mut plans = Vec::new();
-        for (attempt, key) in &group.attempts {
-            let known = self.state.ledger.attempt(attempt);
-            if known.is_none() {
-                scheduled.push(NewEvent::named(
-                    StreamId::attempt(attempt),
-                    "scheduled",
-                    Event::AttemptScheduled(AttemptScheduled {
-                        attempt: attempt.clone(),
-                        key: key.clone(),
-                        purpose: purpose.as_str().to_owned(),
-                    }),
-                ));
+        let mut groups = Vec::new();
+        let mut policy = None;
+        for group in batch {
+            let mut plans = Vec::new();
+            for (attempt, key) in &group.attempts {
+                policy.get_or_insert(&key.policy);
+                let known = self.state.ledger.attempt(attempt);
+                if known.is_none() {
+                    scheduled.push(NewEvent::named(
+                        StreamId::attempt(attempt),
+                        "scheduled",
+                        Event::AttemptScheduled(AttemptScheduled {
+                            attempt: attempt.clone(),
+                            key: key.clone(),
+                            purpose: purpose.as_str().to_owned(),
+                        }),
+                    ));
+                }
+                plans.push(AttemptPlan {
+                    attempt: attempt.clone(),
+                    key: key.clone(),
+                    recorded: known.map(|t| t.steps.clone()).unwrap_or_default(),
+                    failures: known.map_or(0, |t| t.failures.len() as u32),
+                });
             }
-            plans.push(AttemptPlan {
-                attempt: attempt.clone(),
-                key: key.clone(),
-                recorded: known.map(|t| t.steps.clone()).unwrap_or_default(),
-                failures: known.map_or(0, |t| t.failures.len() as u32),
-            });
+            let task = self.task(&group.task)?;
+            groups.push(TaskAttempts { task, plans });
         }
         self.append(scheduled).await?;
-        let policy = group.attempts.first().map(|(_, key)| &key.policy);
         let model = match policy {
             Some(PolicyRef::Model { checkpoint }) => Some(self.weights(checkpoint)?),
             Some(PolicyRef::Oracle) | None => None,
         };
-        Ok(RunAttempts { task, model, plans })
+        Ok(RunAttempts { model, groups })
     }
 
     /// Grades the patches of ended attempts.

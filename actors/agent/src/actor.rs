@@ -1,4 +1,4 @@
-//! The attempts of one task, side by side.
+//! Attempts side by side: those of one task, or of several.
 //!
 //! Turn by turn: the conversations of all live attempts go to the model as one batch,
 //! their commands run in their own sandboxes, and all steps of the turn are durable on
@@ -16,6 +16,7 @@ use gametape_schemas::{
     Step, StreamId, Task,
 };
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Limits of the scaffold.
 #[derive(Clone, Debug)]
@@ -70,10 +71,9 @@ impl Handler<RunAttempts> for AgentActor {
         let group = Group {
             rooms: self.rooms.clone(),
             turns: self.options.turns,
-            task: message.task,
             model: message.model,
         };
-        Box::pin(async move { group.run(message.plans).await })
+        Box::pin(async move { group.run(message.groups).await })
     }
 }
 
@@ -93,6 +93,7 @@ where
 
 /// One attempt under way.
 struct Live {
+    task: Arc<Task>,
     plan: AttemptPlan,
     sandbox: Option<SandboxId>,
     steps: Vec<Step>,
@@ -106,15 +107,19 @@ struct Live {
 struct Group {
     rooms: AgentRooms,
     turns: u32,
-    task: Task,
     model: Option<ModelSource>,
 }
 
 impl Group {
-    async fn run(&self, plans: Vec<AttemptPlan>) -> Result<Vec<AttemptOutcome>, Failure> {
-        let mut all: Vec<Live> = plans
+    async fn run(&self, groups: Vec<TaskAttempts>) -> Result<Vec<AttemptOutcome>, Failure> {
+        let mut all: Vec<Live> = groups
             .into_iter()
-            .map(|plan| Live {
+            .flat_map(|group| {
+                let task = Arc::new(group.task);
+                group.plans.into_iter().map(move |plan| (task.clone(), plan))
+            })
+            .map(|(task, plan)| Live {
+                task,
                 plan,
                 sandbox: None,
                 steps: Vec::new(),
@@ -228,10 +233,10 @@ impl Group {
         let sandbox = ask(
             &self.rooms.open,
             OpenSandbox {
-                environment: self.task.environment.clone(),
+                environment: live.task.environment.clone(),
                 label: format!("attempt/{}", live.plan.attempt),
-                patches: vec![self.task.bug_patch.clone()],
-                hidden_paths: self.task.hidden_paths.clone(),
+                patches: vec![live.task.bug_patch.clone()],
+                hidden_paths: live.task.hidden_paths.clone(),
             },
         )
         .await?;
@@ -247,12 +252,12 @@ impl Group {
             Event::SandboxOpened(SandboxOpened {
                 attempt: live.plan.attempt.clone(),
                 backend: "local".to_owned(),
-                environment: self.task.environment.clone(),
+                environment: live.task.environment.clone(),
             }),
         )])
         .await?;
         if live.plan.key.policy == PolicyRef::Oracle {
-            live.script = Some(self.script(&sandbox).await?);
+            live.script = Some(self.script(&live.task, &sandbox).await?);
         }
         for recorded in live.plan.recorded.clone() {
             if let Some(script) = &mut live.script {
@@ -269,15 +274,19 @@ impl Group {
     }
 
     /// What the oracle will say.
-    async fn script(&self, sandbox: &SandboxId) -> Result<VecDeque<Command>, Failure> {
-        let file = &self.task.file;
+    async fn script(
+        &self,
+        task: &Task,
+        sandbox: &SandboxId,
+    ) -> Result<VecDeque<Command>, Failure> {
+        let file = &task.file;
         let unusable = |why: String| {
             Failure::new(
                 FailureKind::Input,
                 "GT-AGENT-ORACLE",
                 format!(
                     "the oracle cannot walk to the gold patch of {}: {why}",
-                    self.task.id
+                    task.id
                 ),
             )
             .with_help(
@@ -292,10 +301,10 @@ impl Group {
             FileRead::Text(text) => text,
             FileRead::Refused(why) => return Err(unusable(why)),
         };
-        let patch = diffy::Patch::from_str(&self.task.gold_patch)
+        let patch = diffy::Patch::from_str(&task.gold_patch)
             .map_err(|error| unusable(error.to_string()))?;
         let gold = diffy::apply(&buggy, &patch).map_err(|error| unusable(error.to_string()))?;
-        oracle::commands(file, &self.task.entity, &buggy, &gold)
+        oracle::commands(file, &task.entity, &buggy, &gold)
             .map(VecDeque::from)
             .ok_or_else(|| unusable("its change cannot be told in commands".to_owned()))
     }
@@ -324,7 +333,7 @@ impl Group {
             let digest = Digest::of_bytes(format!("{turn:?}").as_bytes());
             let seed = digest.0.get(..16).unwrap_or("0");
             prompts.push(Prompt {
-                messages: compact::conversation(&self.task, &live.steps),
+                messages: compact::conversation(&live.task, &live.steps),
                 seed: u64::from_str_radix(seed, 16).unwrap_or(0),
             });
         }

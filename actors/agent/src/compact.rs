@@ -9,8 +9,13 @@
 //! Numbers count from the entity's first line, because small models pay a token for
 //! every digit. Inner lines of docstrings are not shown; numbering goes on over them.
 //!
-//! Observations that begin with `error` tell the model what was wrong. Everything here
-//! is a pure function; the tools' effects are the actor's.
+//! Observations that begin with `error` say what was wrong. They are on the tape, but
+//! the model is not shown its failed turns again: a small model repeats what stands in
+//! its context, so the next turn is a fresh draw from the conversation without them.
+//! (Seen on 400 attempts of a tuned 135M model: of the turns after `error: no change`,
+//! nearly all were the same edit again.)
+//!
+//! Everything here is a pure function; the tools' effects are the actor's.
 
 use crate::entity::{self, Span};
 use gametape_schemas::{ChatMessage, Role, Step, Task, ToolCall, Trajectory};
@@ -23,7 +28,7 @@ pub const SCAFFOLD: &str = "compact/1";
 const MAX_LINES: usize = 80;
 
 /// Failed turns in a row after which the attempt is over.
-pub const MAX_FAILED_TURNS: usize = 2;
+pub const MAX_FAILED_TURNS: usize = 3;
 
 const SYSTEM: &str = "Fix the bug. Commands:\nview FILE NAME\nedit LINE\nsubmit";
 
@@ -234,7 +239,7 @@ pub fn opening(task: &Task) -> Vec<ChatMessage> {
 /// The conversation after some steps, ending where the model is to speak.
 pub fn conversation(task: &Task, steps: &[Step]) -> Vec<ChatMessage> {
     let mut messages = opening(task);
-    for step in steps {
+    for step in steps.iter().filter(|step| !is_failed(step)) {
         messages.push(ChatMessage {
             role: Role::Assistant,
             content: step.completion.text.clone(),
@@ -250,6 +255,11 @@ pub fn dataset_opening(task: &Task, _attempt: &Trajectory) -> Vec<ChatMessage> {
     opening(task)
 }
 
+/// Whether a turn came to nothing: not understood, or refused by its tool.
+pub fn is_failed(step: &Step) -> bool {
+    step.observation.starts_with("error")
+}
+
 /// Whether the last turns failed so often that the attempt is over.
 pub fn is_stuck(steps: &[Step]) -> bool {
     steps.len() >= MAX_FAILED_TURNS
@@ -257,7 +267,7 @@ pub fn is_stuck(steps: &[Step]) -> bool {
             .iter()
             .rev()
             .take(MAX_FAILED_TURNS)
-            .all(|s| s.observation.starts_with("error"))
+            .all(is_failed)
 }
 
 #[cfg(test)]

@@ -127,6 +127,10 @@ pub fn arguments(host: &Host, view: &View) -> Vec<OsString> {
             None => words.paths("--ro-bind", Path::new(path), Path::new(path)),
         }
     }
+    // bubblewrap makes missing parents for their owner alone; ours is another uid.
+    for path in ["/etc", "/run"] {
+        words.all(&["--perms", "0755", "--dir", path]);
+    }
     for path in ["/etc/ld.so.cache", "/etc/alternatives"] {
         words.all(&["--ro-bind-try", path, path]);
     }
@@ -135,7 +139,6 @@ pub fn arguments(host: &Host, view: &View) -> Vec<OsString> {
         words.paths("--ro-bind", &view.private.join("etc").join(name), &inside);
     }
     if !view.base_prefix.starts_with("/usr") {
-        // bubblewrap makes missing parents for their owner alone; ours is another uid.
         let mut parents: Vec<&Path> = view.base_prefix.ancestors().skip(1).collect();
         parents.pop();
         for parent in parents.into_iter().rev() {

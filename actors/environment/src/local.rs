@@ -305,7 +305,7 @@ impl Sandbox for LocalSandbox {
                 base.remove(path);
             }
         }
-        if now.odd.iter().any(|odd| matches!(odd, Odd::Beyond(_))) {
+        if now.odd.iter().any(|odd| matches!(odd, Odd::Many(_))) {
             // Not all was looked at: what the base names is asked for by name.
             for path in self
                 .base

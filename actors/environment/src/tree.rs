@@ -47,8 +47,10 @@ pub enum Odd {
     Large(String),
     /// A name that is not UTF-8 or holds a line break (shown lossily).
     Name(String),
-    /// Too deep, or too many entries: what is below was not looked at.
-    Beyond(String),
+    /// A directory too deep to look into.
+    Deep(String),
+    /// Too many entries: from this one on nothing was looked at.
+    Many(String),
     /// Could not be read.
     Unreadable(String),
 }
@@ -107,11 +109,12 @@ pub fn scan(root: &Path, skip: impl Fn(&str) -> bool) -> io::Result<Scan> {
                 found.odd.push(Odd::Unreadable(relative));
                 continue;
             };
-            if seen > MAX_ENTRIES || (kind.is_dir() && depth >= MAX_DEPTH) {
-                found.odd.push(Odd::Beyond(relative));
-                if seen > MAX_ENTRIES {
-                    return Ok(found);
-                }
+            if seen > MAX_ENTRIES {
+                found.odd.push(Odd::Many(relative));
+                return Ok(found);
+            }
+            if kind.is_dir() && depth >= MAX_DEPTH {
+                found.odd.push(Odd::Deep(relative));
             } else if kind.is_dir() {
                 waiting.push((relative, depth + 1));
             } else if kind.is_file() {

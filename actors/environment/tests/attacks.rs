@@ -42,7 +42,7 @@ print('caps', [l.split()[1] for l in open('/proc/self/status') if l.startswith('
 print('nnp', [l.split()[1] for l in open('/proc/self/status') if l.startswith('NoNewPrivs')][0])
 print('fds', sorted(int(f) for f in os.listdir('/proc/self/fd'))[:4])
 print('stdin', os.readlink('/proc/self/fd/0'))
-for path in ('/proc/1/fd', '/proc/1/mem', '/proc/1/environ', '/root', '/etc/shadow', '/sys/kernel'):
+for path in ('/proc/1/fd', '/proc/1/mem', '/proc/1/environ', '/root/.cache', '/etc/shadow', '/sys/kernel'):
     try:
         (os.listdir if os.path.isdir(path) else open)(path)
         print(path, 'OPEN')
@@ -108,7 +108,7 @@ async fn the_loopback_works_and_nothing_else_does() {
         s = socket.create_server(('127.0.0.1', 0))\n\
         c = socket.create_connection(s.getsockname(), 2)\n\
         c.sendall(b'hi')\n\
-        print(s.accept()[0].recv(2), [n for _, n in socket.if_nameindex()] if False else '')\n\
+        print(s.accept()[0].recv(2))\n\
         print(socket.gethostbyname('localhost'))";
     let talk = run(&room, &at, &["python", "-c", talk]).await;
     assert!(
@@ -161,6 +161,10 @@ print('made')
     assert!(
         diff.contains("deleted file mode 100644\n--- a/toolz/utils.py"),
         "{diff}"
+    );
+    assert!(
+        !diff.contains("toolz/dicttoolz.py"),
+        "a link is left as it was: {diff}"
     );
     for name in ["shadow", "slash", "pipe", "big", "fsmonitor", "root:"] {
         assert!(!diff.contains(name), "{name}: {diff}");

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let loaded = load(Path::new(&path))?;
     let tokenizer = loaded.tokenizer;
     let (device, kind) = match Device::cuda_if_available() {
-        Device::Cpu => (Device::Cpu, Kind::Float),
+        Device::Cpu => gametape_model::device_and_kind(true),
         cuda => (cuda, Kind::BFloat16),
     };
     let model = Transformer::from_weights(&loaded.config, loaded.weights, device, kind)?;

@@ -47,11 +47,15 @@ impl Default for HostOptions {
     }
 }
 
-/// Where models run and in which format: f32 on the CPU, bf16 on CUDA.
+/// Where models run and in which format: bf16 on CUDA and on processors that compute it
+/// natively (AVX512-BF16), f32 on all others, where bf16 is emulated and ruinously slow.
 pub fn device_and_kind(cpu_only: bool) -> (Device, Kind) {
     match Device::cuda_if_available() {
         cuda @ Device::Cuda(_) if !cpu_only => (cuda, Kind::BFloat16),
-        _ => (Device::Cpu, Kind::Float),
+        _ => match crate::train::Precision::detect() {
+            crate::train::Precision::Bf16 => (Device::Cpu, Kind::BFloat16),
+            crate::train::Precision::Full => (Device::Cpu, Kind::Float),
+        },
     }
 }
 
