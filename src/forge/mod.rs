@@ -2,7 +2,7 @@
 //! modifiers, and keeps those that the packages' own tests catch.
 //!
 //! In the order in which a task comes to be:
-//! - [`packages`]: the pinned subjects
+//! - [`mod@packages`]: the pinned subjects
 //! - [`recipe`]: weights, limits, seed
 //! - [`survey`]: the clean package; which tests are stable, which functions they reach
 //! - [`syntax`], [`modifiers`], [`edit`], [`candidate`]: from source text to an ordered

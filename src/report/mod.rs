@@ -9,7 +9,7 @@
 //! - [`heldout`]: attempts at held-out tasks, side by side
 //! - [`evaluation`]: estimates with intervals, and the verifier's picks
 //! - [`tally`]: tasks, attempts, datasets, trainings and phases in numbers
-//! - [`text`]: the tables for a terminal
+//! - [`mod@text`]: the tables for a terminal
 //! - [`picture`]: the SVG
 
 pub mod evaluation;

@@ -116,7 +116,10 @@ impl Group {
             .into_iter()
             .flat_map(|group| {
                 let task = Arc::new(group.task);
-                group.plans.into_iter().map(move |plan| (task.clone(), plan))
+                group
+                    .plans
+                    .into_iter()
+                    .map(move |plan| (task.clone(), plan))
             })
             .map(|(task, plan)| Live {
                 task,
@@ -274,11 +277,7 @@ impl Group {
     }
 
     /// What the oracle will say.
-    async fn script(
-        &self,
-        task: &Task,
-        sandbox: &SandboxId,
-    ) -> Result<VecDeque<Command>, Failure> {
+    async fn script(&self, task: &Task, sandbox: &SandboxId) -> Result<VecDeque<Command>, Failure> {
         let file = &task.file;
         let unusable = |why: String| {
             Failure::new(

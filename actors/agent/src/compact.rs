@@ -262,12 +262,7 @@ pub fn is_failed(step: &Step) -> bool {
 
 /// Whether the last turns failed so often that the attempt is over.
 pub fn is_stuck(steps: &[Step]) -> bool {
-    steps.len() >= MAX_FAILED_TURNS
-        && steps
-            .iter()
-            .rev()
-            .take(MAX_FAILED_TURNS)
-            .all(is_failed)
+    steps.len() >= MAX_FAILED_TURNS && steps.iter().rev().take(MAX_FAILED_TURNS).all(is_failed)
 }
 
 #[cfg(test)]

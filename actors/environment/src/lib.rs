@@ -14,7 +14,7 @@
 //!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command
 //!   - [`private`]: directories, and what dead processes left of theirs
 //! - [`files`]: reading and writing below a tree that may hold hostile links
-//! - [`probe`]: which layers this machine has
+//! - [`mod@probe`]: which layers this machine has
 //! - [`actor`]: messages in front of it all
 //! - [`failure`]: codes and words of what can go wrong
 //!
