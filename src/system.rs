@@ -70,6 +70,8 @@ fn in_system<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fai
 fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     let stop = StopFlag::default();
     stop.watch_signals();
+    // Before anything is written: without sandboxes nothing can be done.
+    gametape_environment::probe::require(&gametape_environment::probe())?;
     let base = base_model(&config, &paths)?;
     let inputs = inputs(&config, &base)?;
     let tape = SledTape::open(&paths.tape(), Arc::new(now_micros))?;

@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //! - [`config`]: the shape of a model, from `config.json` or GGUF metadata
-//! - [`weights`]: named tensors; [`load`]: models on disk, both ways; [`gguf`] and
+//! - [`weights`]: named tensors; [`mod@load`]: models on disk, both ways; [`gguf`] and
 //!   [`dequantize`]: llama.cpp's file format
 //! - [`transformer`]: the forward pass over ragged rows; [`rope`]: positions
 //! - [`chat`]: conversations to tokens and back; [`tokenizer`], [`template`]: its parts
@@ -11,7 +11,7 @@
 //! - [`host`]: the thread that owns the models, and the actor in front of it
 //! - [`train`]: fine-tuning step by step; [`packed`]: its forward pass; [`optimizer`]:
 //!   AdamW and the schedule; [`lora`]: adapters
-//! - [`inspect`]: what a model on disk is, before anything is loaded
+//! - [`mod@inspect`]: what a model on disk is, before anything is loaded
 //! - [`tiny`]: a random model for tests and the smoke profile
 //! - [`error`]: what can go wrong, with codes
 

@@ -127,7 +127,7 @@ pub fn write(directory: &Path, seed: u64) -> Result<(), ModelError> {
     write_family(directory, seed, Family::Llama)
 }
 
-/// As [`write`], for any family.
+/// As [`fn@write`], for any family.
 ///
 /// # Errors
 /// When the disk refuses.

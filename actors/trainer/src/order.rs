@@ -1,7 +1,7 @@
 //! Which rows train in which step: a pure function of seed, epoch and lengths.
 //!
 //! - [`epoch_order`]: a permutation of the rows
-//! - [`step_rows`]: the rows of one optimiser step
+//! - [`Plan::step_rows`]: the rows of one optimiser step
 //! - [`micro_batches`]: a step's rows cut into pieces that fit in memory
 //! - [`Plan`]: the whole training, addressed by step
 //!
