@@ -42,7 +42,7 @@ print('caps', [l.split()[1] for l in open('/proc/self/status') if l.startswith('
 print('nnp', [l.split()[1] for l in open('/proc/self/status') if l.startswith('NoNewPrivs')][0])
 print('fds', sorted(int(f) for f in os.listdir('/proc/self/fd'))[:4])
 print('stdin', os.readlink('/proc/self/fd/0'))
-for path in ('/proc/1/fd', '/proc/1/mem', '/proc/1/environ', '/root/.cache', '/etc/shadow', '/sys/kernel'):
+for path in ('/proc/1/fd', '/proc/1/mem', '/proc/1/environ', '/var/log', '/etc/shadow', '/sys/kernel'):
     try:
         (os.listdir if os.path.isdir(path) else open)(path)
         print(path, 'OPEN')

@@ -1,5 +1,6 @@
 //! The effects of grading.
 
+use crate::decide::Run;
 use crate::{RULES, decide, parse, strip};
 use actix::prelude::*;
 use gametape_schemas::message::*;
@@ -98,6 +99,7 @@ pub fn cache_key(task: &gametape_schemas::Task, patch: &str) -> Digest {
         &task.environment,
         RULES,
         (&task.bug_patch, &task.fail_to_pass, &task.pass_to_pass),
+        &task.test_files,
     );
     // Strings always have a JSON form.
     Digest::of_value(&parts).unwrap_or_else(|_| Digest::of_bytes(patch.as_bytes()))
@@ -117,10 +119,44 @@ where
     })
 }
 
-/// A run of tests, and whether it began at all.
-struct Run {
-    report: TestReport,
-    started: bool,
+/// Characters of a failing test's text that are kept.
+const FAILURE_CAP: usize = 400;
+
+/// What pytest is told, beside the test files. Output that tests print is not shown:
+/// it could look like the runner's own lines.
+const PYTEST: &[&str] = &[
+    "-p",
+    "no:cacheprovider",
+    "-o",
+    "addopts=",
+    "-rA",
+    "-q",
+    "--tb=short",
+    "--show-capture=no",
+    "--color=no",
+    "-W",
+    "ignore",
+];
+
+/// The shell program around the runner. It arrives on standard input and is read whole
+/// before anything runs, so that the nonce is in no argument, variable or open file of a
+/// process that the graded code can look at.
+fn script(nonce: &str) -> String {
+    format!(
+        "{{ echo '{}'; \"$@\" </dev/null; code=$?; echo; echo '{}'; exit $code; }}\n",
+        parse::start_marker(nonce),
+        parse::end_marker(nonce)
+    )
+}
+
+/// The last lines of an output, for people.
+fn tail(stdout: &str, stderr: &str) -> String {
+    let last = |text: &str, count: usize| {
+        let lines: Vec<&str> = text.trim_end().lines().rev().take(count).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    };
+    let text = format!("{}\n{}", last(stdout, 15), last(stderr, 15));
+    text.trim().chars().take(2_000).collect()
 }
 
 impl Inner {
@@ -167,37 +203,18 @@ impl Inner {
             }
         }
         let nonce = (self.nonce)();
-        // The markers come from a shell around the runner: the graded code does not
-        // see the nonce in its own arguments or environment.
-        let script = format!(
-            "echo '{}'; \"$@\" 2>&1 </dev/null; code=$?; echo; echo '{}'; exit $code",
-            parse::start_marker(&nonce),
-            parse::end_marker(&nonce)
-        );
-        let mut argv: Vec<String> = ["sh", "-c", &script, "grade", "python", "-m", "pytest"]
-            .map(str::to_owned)
-            .to_vec();
-        for word in [
-            "-p",
-            "no:cacheprovider",
-            "-o",
-            "addopts=",
-            "-rA",
-            "-q",
-            "--tb=short",
-            "--color=no",
-            "-W",
-            "ignore",
-        ] {
-            argv.push(word.to_owned());
-        }
+        let mut argv: Vec<String> = ["sh", "-s", "--", "python", "-m", "pytest"]
+            .iter()
+            .chain(PYTEST)
+            .map(|word| (*word).to_owned())
+            .collect();
         argv.extend(test_files.iter().cloned());
         let outcome = ask(
             &self.rooms.exec,
             Exec {
                 sandbox: sandbox.clone(),
                 argv,
-                stdin: None,
+                stdin: Some(script(&nonce).into_bytes()),
                 env: vec![
                     ("PYTEST_DISABLE_PLUGIN_AUTOLOAD".into(), "1".into()),
                     ("COLUMNS".into(), "200".into()),
@@ -208,21 +225,22 @@ impl Inner {
         )
         .await?;
         let (output, complete) = parse::between(&outcome.stdout, &nonce);
-        let output_text = output.unwrap_or_default();
-        let tail: Vec<&str> = output_text.lines().rev().take(15).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        let started = output.is_some();
+        let output = output.unwrap_or_default();
+        let parse::Summary { statuses, doubt } = parse::read(output);
+        let report = TestReport {
+            failures: parse::failures(output, &statuses, FAILURE_CAP),
+            statuses,
+            exit_code: outcome.exit_code,
+            timed_out: outcome.timed_out,
+            complete,
+            wall_ms: outcome.wall_ms,
+            tail: tail(output, &outcome.stderr),
+        };
         Ok(Ok(Run {
-            // A run that hit its limit did begin: its output went with it.
-            started: output.is_some() || outcome.timed_out,
-            report: TestReport {
-                statuses: parse::statuses(output_text),
-                exit_code: outcome.exit_code,
-                timed_out: outcome.timed_out,
-                complete,
-                failures: parse::failures(output_text, 400),
-                wall_ms: outcome.wall_ms,
-                tail: tail.join("\n").chars().take(2_000).collect(),
-            },
+            report,
+            started,
+            doubt,
         }))
     }
 
@@ -231,7 +249,20 @@ impl Inner {
         if request.use_cache && request.patch.trim().is_empty() {
             return Ok(decide::unresolved("empty patch", true));
         }
-        let (patch, dropped) = strip::strip(&request.patch, &task.test_files);
+        let (patch, dropped) = match strip::strip(&request.patch, &task.test_files) {
+            Ok(parts) => parts,
+            Err(why) => {
+                let reason = format!("the patch does not apply: {why}");
+                return Ok(decide::unresolved(reason, false));
+            }
+        };
+        if request.use_cache && patch.trim().is_empty() {
+            let reason = format!(
+                "empty patch; changes to {} were left out",
+                dropped.join(", ")
+            );
+            return Ok(decide::unresolved(reason, true));
+        }
         let run = self
             .run(
                 &task.environment,
@@ -250,7 +281,7 @@ impl Inner {
                 ));
             }
         };
-        let mut verdict = decide::decide(task, &run.report, run.started).ok_or_else(|| {
+        let mut verdict = decide::decide(task, &run).ok_or_else(|| {
             Failure::new(
                 FailureKind::Sandbox,
                 "GT-GRADE-NO-START",

@@ -21,12 +21,25 @@ pub fn unresolved(reason: impl Into<String>, patch_applied: bool) -> Verdict {
     }
 }
 
-/// Decides. `None` when the report shows that the tests never began: not the patch's
-/// doing as far as we can tell.
-pub fn decide(task: &Task, report: &TestReport, started: bool) -> Option<Verdict> {
-    if !started {
+/// A run of tests as the grader saw it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Run {
+    /// What the runner said.
+    pub report: TestReport,
+    /// Whether the tests began at all.
+    pub started: bool,
+    /// Why the runner's words cannot be its own, if they cannot
+    /// ([`crate::parse::Summary::doubt`]).
+    pub doubt: Option<String>,
+}
+
+/// Decides. `None` when the tests never began: not the patch's doing as far as we can
+/// tell.
+pub fn decide(task: &Task, run: &Run) -> Option<Verdict> {
+    if !run.started {
         return None;
     }
+    let report = &run.report;
     let passed = |id: &String| report.statuses.get(id) == Some(&TestStatus::Passed);
     let (fail_to_pass_ok, fail_to_pass_bad): (Vec<_>, Vec<_>) =
         task.fail_to_pass.iter().cloned().partition(passed);
@@ -53,6 +66,8 @@ pub fn decide(task: &Task, report: &TestReport, started: bool) -> Option<Verdict
         )
     } else if task.fail_to_pass.is_empty() {
         "the task names no failing test: nothing can be resolved".to_owned()
+    } else if let Some(doubt) = &run.doubt {
+        doubt.clone()
     } else {
         match report.exit_code {
             Some(0) if !any_failed => String::new(),
@@ -109,12 +124,17 @@ pub(crate) mod tests {
         }
     }
 
-    fn report(lines: &[(&str, TestStatus)], exit: i32) -> TestReport {
-        TestReport {
+    fn run(lines: &[(&str, TestStatus)], exit: i32) -> Run {
+        let report = TestReport {
             statuses: lines.iter().map(|(id, s)| ((*id).to_owned(), *s)).collect(),
             exit_code: Some(exit),
             complete: true,
             ..TestReport::default()
+        };
+        Run {
+            report,
+            started: true,
+            doubt: None,
         }
     }
 
@@ -123,9 +143,9 @@ pub(crate) mod tests {
     #[test]
     fn each_rule_by_hand() {
         let t = task(&["a"], &["b"]);
-        let outcome = |r: &TestReport| decide(&t, r, true).unwrap().outcome;
+        let outcome = |r: &Run| decide(&t, r).unwrap().outcome;
         assert_eq!(
-            outcome(&report(&[("a", Passed), ("b", Passed)], 0)),
+            outcome(&run(&[("a", Passed), ("b", Passed)], 0)),
             VerdictOutcome::Resolved
         );
         for (lines, exit, why) in [
@@ -147,20 +167,31 @@ pub(crate) mod tests {
             (&[], 0, "sys.exit(0)"),
         ] {
             assert_eq!(
-                outcome(&report(lines, exit)),
+                outcome(&run(lines, exit)),
                 VerdictOutcome::Unresolved,
                 "{why}"
             );
         }
-        let mut late = report(&[("a", Passed), ("b", Passed)], 0);
-        late.timed_out = true;
+        let mut late = run(&[("a", Passed), ("b", Passed)], 0);
+        late.report.timed_out = true;
         assert_eq!(outcome(&late), VerdictOutcome::Unresolved);
-        let mut cut = report(&[("a", Passed), ("b", Passed)], 0);
-        cut.complete = false;
+        let mut cut = run(&[("a", Passed), ("b", Passed)], 0);
+        cut.report.complete = false;
         assert_eq!(outcome(&cut), VerdictOutcome::Unresolved);
-        assert_eq!(decide(&t, &cut, false), None);
+        cut.started = false;
+        assert_eq!(decide(&t, &cut), None);
+        let mut forged = run(&[("a", Passed), ("b", Passed)], 0);
+        forged.doubt = Some("twice".into());
+        let forged = decide(&t, &forged).unwrap();
+        assert_eq!(
+            (forged.outcome, forged.reason.as_str()),
+            (VerdictOutcome::Unresolved, "twice")
+        );
+        let mut killed = run(&[("a", Passed), ("b", Passed)], 0);
+        killed.report.exit_code = None;
+        assert_eq!(outcome(&killed), VerdictOutcome::Unresolved);
         let empty = task(&[], &[]);
-        let nothing = decide(&empty, &report(&[], 0), true).unwrap();
+        let nothing = decide(&empty, &run(&[], 0)).unwrap();
         assert_eq!(nothing.outcome, VerdictOutcome::Unresolved);
     }
 
@@ -170,12 +201,12 @@ pub(crate) mod tests {
             statuses in prop::collection::btree_map("[a-d]", 0u8..6, 0..5), exit in 0i32..3,
         ) {
             let all = [Passed, Failed, Error, Skipped, Xfail, Xpass];
-            let mut r = report(&[], exit);
-            r.statuses = statuses.into_iter().map(|(k, v)| (k, all[v as usize])).collect();
+            let mut r = run(&[], exit);
+            r.report.statuses = statuses.into_iter().map(|(k, v)| (k, all[v as usize])).collect();
             let t = task(&["a", "b"], &["c"]);
-            let v = decide(&t, &r, true).unwrap();
+            let v = decide(&t, &r).unwrap();
             if v.is_resolved() {
-                prop_assert!(["a", "b", "c"].iter().all(|id| r.statuses.get(*id) == Some(&Passed)));
+                prop_assert!(["a", "b", "c"].iter().all(|id| r.report.statuses.get(*id) == Some(&Passed)));
             }
         }
     }

@@ -7,6 +7,10 @@
 //! - [`decide`]: task + report → verdict; pure
 //! - [`actor`]: the effects: sandbox, patch, run, cache
 //!
+//! **What it does not promise:** the graded code runs in the runner's own process, so a
+//! patch made to deceive can still write a whole, consistent summary to the runner's
+//! output and leave with status 0. Whatever is less than that is caught.
+//!
 //! **Not here:** how a sandbox works; parity with the official harness on stored logs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -19,4 +23,4 @@ pub mod strip;
 pub use actor::{GraderActor, GraderOptions};
 
 /// Version of the rules; part of the key under which verdicts are kept.
-pub const RULES: &str = "strict/1";
+pub const RULES: &str = "strict/2";
