@@ -84,7 +84,10 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         0 => cores,
         n => n,
     };
-    let options = EnvironmentOptions::usual(paths.cache.clone(), parallel)?;
+    let mut options = EnvironmentOptions::usual(paths.cache.clone(), parallel)?;
+    for package in &config.packages {
+        options.known.push(crate::forge::package(&package.name)?);
+    }
     let environment = supervise("environment", append.clone(), move || {
         EnvironmentActor::new(options.clone())
     });

@@ -283,6 +283,7 @@ fn start_log(paths: &Paths, verbose: bool) -> Result<(), Failure> {
         .with_writer(std::sync::Mutex::new(file))
         .with_filter(filter);
     let to_terminal = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_filter(EnvFilter::new("warn"));

@@ -10,7 +10,7 @@ use crate::sandbox::Sandbox;
 use crate::{failure, probe};
 use actix::prelude::*;
 use gametape_schemas::message::*;
-use gametape_schemas::{EnvironmentId, Failure, SandboxId};
+use gametape_schemas::{EnvironmentId, EnvironmentRecipe, Failure, SandboxId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,9 @@ use tokio::sync::Semaphore;
 pub struct EnvironmentOptions {
     /// The user's cache: packages and environments.
     pub cache: PathBuf,
+    /// Environments that may be opened without a `Provision` to this very actor: the
+    /// ones of the run that is resumed.
+    pub known: Vec<EnvironmentRecipe>,
     /// Where sandboxes' private directories go; this user's alone.
     pub scratch: PathBuf,
     /// The helper program (`gametape-sandbox`).
@@ -46,6 +49,7 @@ impl EnvironmentOptions {
         Ok(Self {
             scratch: cache.join("sandboxes"),
             cache,
+            known: Vec::new(),
             helper,
             parallel: parallel.max(1),
             limits: Limits::default(),
@@ -161,10 +165,23 @@ impl Inner {
         Ok(answer)
     }
 
+    /// The environment, taken up again from the disk when another process (or an actor
+    /// that died) provisioned it.
+    fn prepared(&self, id: &EnvironmentId) -> Result<Arc<Prepared>, Failure> {
+        if let Some(prepared) = guard(&self.environments).get(id).cloned() {
+            return Ok(prepared);
+        }
+        let known = self.options.known.iter().find(|recipe| recipe.id() == *id);
+        let recipe = known.ok_or_else(|| failure::unknown(id))?;
+        let (prepared, _) = provision::provision(&self.options.cache, recipe)?;
+        let prepared = Arc::new(prepared);
+        guard(&self.environments).insert(id.clone(), prepared.clone());
+        Ok(prepared)
+    }
+
     fn open(&self, message: &OpenSandbox) -> Result<SandboxId, Failure> {
         let ready = self.ready()?;
-        let prepared = guard(&self.environments).get(&message.environment).cloned();
-        let prepared = prepared.ok_or_else(|| failure::unknown(&message.environment))?;
+        let prepared = self.prepared(&message.environment)?;
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
         let sandbox = LocalSandbox::open(OpenPlan {
             host: ready.host.clone(),

@@ -1,6 +1,7 @@
-//! What can go wrong with a tape. Each variant has a page in `docs/errors/`.
+//! What can go wrong with a tape. Each code has a page in `docs/errors/`.
 
-use gametape_schemas::{Failure, FailureKind};
+use crate::frame::FrameError;
+use gametape_schemas::{Failure, FailureKind, codec};
 use std::path::{Path, PathBuf};
 
 /// A failure of the tape.
@@ -11,8 +12,14 @@ pub enum TapeError {
     Locked {
         /// The tape.
         path: PathBuf,
-        /// What the lock file says of the holder.
+        /// What the lock file says of the holder: process id, command, start.
         holder: String,
+    },
+    /// There is none where one should be read.
+    #[error("there is no tape in {path}", path = path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
     },
     /// The disk said no.
     #[error("{what} of the tape {path} failed: {reason}", path = path.display())]
@@ -24,7 +31,7 @@ pub enum TapeError {
         /// The system's reason.
         reason: String,
     },
-    /// No space is left.
+    /// No space is left (or no quota).
     #[error("the disk under the tape {path} is full", path = path.display())]
     Full {
         /// The tape.
@@ -70,6 +77,14 @@ pub enum TapeError {
         /// Where the first one is.
         seq: u64,
     },
+    /// The event has no form on the tape.
+    #[error("event `{event_id}` cannot be put on the tape: {reason}")]
+    Event {
+        /// Its id.
+        event_id: String,
+        /// Why.
+        reason: String,
+    },
     /// The writer stopped for good after a failed write or sync.
     #[error("the tape's writer has stopped: {reason}")]
     Stopped {
@@ -89,7 +104,9 @@ pub enum TapeError {
 impl TapeError {
     /// An I/O error, with a full disk told apart.
     pub(crate) fn io(path: &Path, what: &'static str, error: &std::io::Error) -> Self {
-        if error.raw_os_error() == Some(libc::ENOSPC) {
+        if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+            || error.kind() == std::io::ErrorKind::StorageFull
+        {
             return Self::Full {
                 path: path.to_owned(),
             };
@@ -101,23 +118,28 @@ impl TapeError {
         }
     }
 
-    /// sled's errors, with a full disk and damage told apart.
-    pub(crate) fn sled(path: &Path, what: &'static str, error: &sled::Error) -> Self {
+    /// What is wrong with the frame that should hold `seq`.
+    pub(crate) fn frame(seq: u64, error: &FrameError) -> Self {
         match error {
-            sled::Error::Io(error) => Self::io(path, what, error),
-            sled::Error::Corruption { at, .. } => Self::Corrupt {
-                seq: 0,
-                reason: format!("the database reports corruption at {at:?}"),
-            },
-            sled::Error::Unsupported(reason) => Self::Foreign {
-                path: path.to_owned(),
-                reason: reason.clone(),
-            },
-            other => Self::Io {
-                path: path.to_owned(),
-                what,
-                reason: other.to_string(),
-            },
+            FrameError::Newer(_) | FrameError::Event(codec::CodecError::Unknown { .. }) => {
+                Self::Newer {
+                    reason: format!("sequence {seq}: {error}"),
+                }
+            }
+            other => Self::corrupt(seq, other.to_string()),
+        }
+    }
+
+    pub(crate) fn corrupt(seq: u64, reason: impl Into<String>) -> Self {
+        Self::Corrupt {
+            seq,
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn gone() -> Self {
+        Self::Stopped {
+            reason: "its thread is gone".to_owned(),
         }
     }
 
@@ -125,6 +147,7 @@ impl TapeError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Locked { .. } => "GT-TAPE-LOCKED",
+            Self::Missing { .. } => "GT-TAPE-NONE",
             Self::Io { .. } => "GT-TAPE-IO",
             Self::Full { .. } => "GT-TAPE-FULL",
             Self::Foreign { .. } => "GT-TAPE-FOREIGN",
@@ -132,39 +155,53 @@ impl TapeError {
             Self::Corrupt { .. } => "GT-TAPE-CORRUPT",
             Self::Version { .. } => "GT-TAPE-VERSION",
             Self::Conflict { .. } => "GT-TAPE-CONFLICT",
+            Self::Event { .. } => "GT-TAPE-EVENT",
             Self::Stopped { .. } => "GT-TAPE-STOPPED",
             Self::Import { .. } => "GT-TAPE-IMPORT",
+        }
+    }
+
+    /// What the person can do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Locked { .. } => {
+                "wait until that process ends, or stop it (Ctrl-C loses nothing); \
+                 the database has no read-only opening, so reading a tape waits, too"
+            }
+            Self::Missing { .. } => {
+                "name the directory of a run with --run DIR; `gametape loop` makes one"
+            }
+            Self::Io { .. } => "check the directory's permissions and the disk",
+            Self::Full { .. } => {
+                "free some space and type the same command again: everything acknowledged is safe"
+            }
+            Self::Foreign { .. } => "name another directory with --run",
+            Self::Newer { .. } => "use the newer version of gametape",
+            Self::Corrupt { .. } => {
+                "keep a copy of the directory; `gametape tape verify` names the first damage; \
+                 nothing is repaired silently"
+            }
+            Self::Version { .. } | Self::Conflict { .. } => {
+                "two writers disagreed about the same fact: this is a defect; the tape is intact"
+            }
+            Self::Event { .. } => "nothing of its request was written; make the event smaller",
+            Self::Stopped { .. } => {
+                "see to the disk, then type the same command again: everything acknowledged is safe"
+            }
+            Self::Import { .. } => "import a file that `gametape tape export` wrote, whole",
         }
     }
 }
 
 impl From<TapeError> for Failure {
     fn from(error: TapeError) -> Self {
-        let help = match &error {
-            TapeError::Locked { .. } => {
-                "wait until that process ends or stop it (Ctrl-C loses nothing); one process at a time has a tape open, readers too"
-            }
-            TapeError::Io { .. } => "check the directory's permissions and the disk",
-            TapeError::Full { .. } => {
-                "free some space and type the same command again: everything acknowledged is safe"
-            }
-            TapeError::Foreign { .. } => "name another directory with --run",
-            TapeError::Newer { .. } => "use the newer version of gametape",
-            TapeError::Corrupt { .. } => {
-                "keep a copy of the directory; `gametape tape verify` names what is readable; nothing is repaired silently"
-            }
-            TapeError::Version { .. } | TapeError::Conflict { .. } => {
-                "two writers disagreed about the same fact: this is a defect; the tape is intact"
-            }
-            TapeError::Stopped { .. } => {
-                "see to the disk, then type the same command again: everything acknowledged is safe"
-            }
-            TapeError::Import { .. } => "import a file that `gametape tape export` wrote, whole",
-        };
         let kind = match &error {
             TapeError::Full { .. } => FailureKind::Disk,
+            TapeError::Missing { .. } | TapeError::Foreign { .. } | TapeError::Import { .. } => {
+                FailureKind::Input
+            }
             _ => FailureKind::Tape,
         };
-        Self::new(kind, error.code(), error.to_string()).with_help(help)
+        Self::new(kind, error.code(), error.to_string()).with_help(error.help())
     }
 }

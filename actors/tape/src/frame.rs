@@ -1,4 +1,4 @@
-//! The commit frame: what one value of the database holds.
+//! The commit frame: what one value of the database holds. Pure.
 //!
 //! ```text
 //! magic  "GTFR"          4 bytes
@@ -24,8 +24,14 @@ const HEADER: usize = 4 + 2 + 2 + 8 + 4 + 4 + 8 + 32;
 const CRC_END: usize = HEADER + 4;
 /// zstd level: 3 is the measured balance (0.50 × raw at 40k events/s).
 const LEVEL: i32 = 3;
-/// A block that claims to be larger than this is damage, not data.
-const MAX_RAW: usize = 1 << 30;
+/// Events in one frame at most.
+pub const MAX_EVENTS: usize = 64;
+/// A frame is closed before its block exceeds this, uncompressed. A single larger
+/// event still makes one frame.
+pub const TARGET_BYTES: usize = 100 << 10;
+/// An event whose encoding is longer is refused when it is appended, so that a block
+/// that claims to be longer is damage, not data.
+pub const MAX_EVENT_BYTES: usize = 256 << 20;
 
 /// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,9 @@ pub enum FrameError {
     /// An event inside cannot be read.
     #[error("{0}")]
     Event(#[from] codec::CodecError),
+    /// A frame that cannot be made.
+    #[error("the frame cannot be made: {0}")]
+    Unwritable(String),
 }
 
 /// The header of a frame.
@@ -55,7 +64,7 @@ pub struct Header {
     pub raw: u32,
     /// Which opening of the tape wrote it.
     pub epoch: u64,
-    /// Hash of the previous frame.
+    /// Hash of the previous frame; zeros in the first.
     pub previous: [u8; 32],
 }
 
@@ -64,29 +73,51 @@ pub fn hash(frame: &[u8]) -> [u8; 32] {
     *blake3::hash(frame).as_bytes()
 }
 
-/// Writes a frame.
+/// How many of the first events make one frame, given the lengths of their encodings.
+/// At least one while there are any.
+pub fn fitting(lengths: impl IntoIterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let mut count = 0;
+    for length in lengths {
+        bytes += length + 4;
+        if count == MAX_EVENTS || (count > 0 && bytes > TARGET_BYTES) {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+/// Writes a frame of encoded events (see [`codec::encode`]), numbered from `first`.
 ///
 /// # Errors
-/// When an event has no encoding or the compressor fails (out of memory).
-pub fn write(records: &[Record], epoch: u64, previous: [u8; 32]) -> Result<Vec<u8>, FrameError> {
+/// [`FrameError::Unwritable`]: too many bytes for one frame, or the compressor ran
+/// out of memory.
+pub fn pack<'a>(
+    first: u64,
+    events: impl IntoIterator<Item = &'a [u8]>,
+    epoch: u64,
+    previous: [u8; 32],
+) -> Result<Vec<u8>, FrameError> {
+    let unwritable = |what: &str| FrameError::Unwritable(what.to_owned());
     let mut raw = Vec::new();
-    for record in records {
-        let bytes = codec::encode(record)?;
-        let length = u32::try_from(bytes.len())
-            .map_err(|_| FrameError::Damaged("an event of over 4 GiB".to_owned()))?;
+    let mut count = 0u32;
+    for event in events {
+        let length = u32::try_from(event.len()).map_err(|_| unwritable("an event of 4 GiB"))?;
         raw.extend_from_slice(&length.to_be_bytes());
-        raw.extend_from_slice(&bytes);
+        raw.extend_from_slice(event);
+        count += 1;
     }
-    let damaged = |e: std::num::TryFromIntError| FrameError::Damaged(e.to_string());
-    let block = zstd::bulk::compress(&raw, LEVEL)
-        .map_err(|e| FrameError::Damaged(format!("compression failed: {e}")))?;
+    let length = u32::try_from(raw.len()).map_err(|_| unwritable("a block of 4 GiB"))?;
+    let block =
+        zstd::bulk::compress(&raw, LEVEL).map_err(|e| FrameError::Unwritable(e.to_string()))?;
     let mut out = Vec::with_capacity(CRC_END + block.len());
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&FORMAT.to_be_bytes());
     out.extend_from_slice(&CODEC_ZSTD.to_be_bytes());
-    out.extend_from_slice(&records.first().map_or(0, |r| r.seq).to_be_bytes());
-    out.extend_from_slice(&u32::try_from(records.len()).map_err(damaged)?.to_be_bytes());
-    out.extend_from_slice(&u32::try_from(raw.len()).map_err(damaged)?.to_be_bytes());
+    out.extend_from_slice(&first.to_be_bytes());
+    out.extend_from_slice(&count.to_be_bytes());
+    out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(&epoch.to_be_bytes());
     out.extend_from_slice(&previous);
     let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &block);
@@ -95,7 +126,7 @@ pub fn write(records: &[Record], epoch: u64, previous: [u8; 32]) -> Result<Vec<u
     Ok(out)
 }
 
-/// Reads and checks a frame's header and checksum.
+/// Reads and checks a frame's header and checksum; does not decompress.
 ///
 /// # Errors
 /// Whatever is wrong with it.
@@ -115,6 +146,8 @@ pub fn check(frame: &[u8]) -> Result<Header, FrameError> {
     let block = frame.get(CRC_END..).unwrap_or_default();
     let crc = crc32c::crc32c_append(crc32c::crc32c(header), block);
     let format = number(4, 6)? as u16;
+    // The checksum first: a flipped bit in the format number is damage, not a newer
+    // version. (A version that moves the checksum also raises the tape's own format.)
     if number(HEADER, CRC_END)? != u64::from(crc) {
         return Err(FrameError::Damaged(
             "the checksum does not match".to_owned(),
@@ -145,13 +178,16 @@ pub fn read(frame: &[u8]) -> Result<(Header, Vec<Record>), FrameError> {
     let header = check(frame)?;
     let damaged = |what: &str| FrameError::Damaged(what.to_owned());
     let length = header.raw as usize;
-    if length > MAX_RAW {
+    if length > MAX_EVENT_BYTES + TARGET_BYTES {
         return Err(damaged("the block claims an impossible length"));
     }
     let raw = zstd::bulk::decompress(frame.get(CRC_END..).unwrap_or_default(), length)
         .map_err(|e| FrameError::Damaged(format!("the block does not decompress: {e}")))?;
+    if raw.len() != length {
+        return Err(damaged("the block is not as long as the header says"));
+    }
     let mut rest = raw.as_slice();
-    let mut records = Vec::with_capacity((header.count as usize).min(4096));
+    let mut records = Vec::with_capacity((header.count as usize).min(MAX_EVENTS));
     while !rest.is_empty() {
         let (prefix, tail) = rest
             .split_at_checked(4)
@@ -167,7 +203,7 @@ pub fn read(frame: &[u8]) -> Result<(Header, Vec<Record>), FrameError> {
         .iter()
         .zip(header.first..)
         .all(|(record, seq)| record.seq == seq);
-    if records.len() != header.count as usize || !contiguous {
+    if records.is_empty() || records.len() != header.count as usize || !contiguous {
         return Err(damaged("the events are not the ones that the header names"));
     }
     Ok((header, records))

@@ -2,11 +2,20 @@
 //! behind a real sync.
 //!
 //! Layout, in reading order:
+//! - [`tape`]: what a tape is to everybody else: the trait
+//! - [`handle`]: opening one, and the handle on it
+//! - [`decide`]: what an append means: versions, ids, refusals; pure
 //! - [`frame`]: what one value of the database holds; pure
-//! - [`store`]: the database: opening, the lock, the index, damage told apart
+//! - [`index`]: streams and ids, in memory and as stored; pure
 //! - [`writer`]: the thread that owns the next sequence number; group commit
-//! - [`actor`]: messages in front of it
-//! - [`tools`]: verify, stats, export, import
+//! - [`backend`]: where frames lie: the trait that a store fulfils
+//! - [`sled_store`], [`memory`]: the stores
+//! - [`watermark`]: what must be there at least, noted beside the database
+//! - [`lock`]: one process a tape
+//! - [`scan`]: reading frames with their links checked; the index at opening
+//! - [`actor`]: messages in front of the handle
+//! - [`examine`]: verify, stats, read everything
+//! - [`transfer`]: export, import
 //! - [`error`]: what can go wrong, by code
 //!
 //! **Not here:** what events mean (`gametape-schemas`), blobs, projections.
@@ -15,16 +24,30 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod actor;
+pub mod backend;
+pub mod decide;
 pub mod error;
+pub mod examine;
 pub mod frame;
-pub mod store;
-pub mod tools;
+pub mod handle;
+pub mod index;
+pub mod lock;
+pub mod memory;
+pub mod scan;
+pub mod sled_store;
+pub mod tape;
+pub mod transfer;
+pub mod watermark;
 pub mod writer;
 
-#[cfg(test)]
-mod tests;
-
 pub use actor::TapeActor;
+pub use backend::Backend;
 pub use error::TapeError;
-pub use tools::{Stats, Verified, export, import, read_all, stats, verify};
-pub use writer::{Clock, SledTape};
+pub use examine::{
+    IndexState, Stats, Verified, content_digest, read_all, stats, stats_of, verify, verify_store,
+};
+pub use handle::{SledTape, TapeHandle, TapeOptions, start};
+pub use memory::MemoryStore;
+pub use sled_store::{Purpose, SledStore};
+pub use tape::{Clock, Tape};
+pub use transfer::{export, import};

@@ -4,182 +4,58 @@
 //! once, and only then acknowledged. After a failed write or sync it never writes
 //! again: whether the lost bytes reached the disk is unknown, and retrying would guess.
 
+use crate::backend::{Backend, Packed};
+use crate::decide::{Group, Prepared};
 use crate::error::TapeError;
 use crate::frame;
-use crate::store::{Index, Store, content_digest};
-use crossbeam_channel::{Receiver, Sender, bounded};
-use gametape_schemas::message::Appended;
-use gametape_schemas::{NewEvent, Record, StreamId};
+use crate::handle::Answer;
+use crate::index::{Index, IndexEntry};
+use crate::scan::{self, Tip};
+use crate::tape::Clock;
+use crossbeam_channel::Receiver;
+use gametape_schemas::NewEvent;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::oneshot;
 
-/// Events in one frame at most.
-const FRAME_EVENTS: usize = 64;
-/// A frame is closed when its events exceed this, before compression (a single larger
-/// event still makes one frame).
-const FRAME_BYTES: usize = 100 << 10;
-/// Requests that wait at most; beyond it the asker waits.
-const QUEUE: usize = 256;
-
-/// Clock readings in microseconds since 1970.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-type Answer = Result<Appended, TapeError>;
-
-struct Request {
-    events: Vec<NewEvent>,
-    answer: oneshot::Sender<Answer>,
+/// Somebody waits for these events to be durable.
+pub(crate) struct Request {
+    pub(crate) events: Vec<NewEvent>,
+    pub(crate) answer: oneshot::Sender<Answer>,
 }
 
-/// A tape that is open for appending and reading. Cheap to clone; the files are
-/// closed when the last clone is gone and the writer has drained its queue.
-#[derive(Clone)]
-pub struct SledTape {
-    queue: Sender<Request>,
-    store: Arc<Store>,
-    index: Arc<Mutex<Index>>,
-    durable: Arc<AtomicU64>,
-    thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+/// What the writer shares with readers.
+pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn Backend>,
+    /// Knows events from the moment at which they are about to be written: readers
+    /// stop at `durable`.
+    pub(crate) index: RwLock<Index>,
+    /// Number of events written.
+    pub(crate) written: AtomicU64,
+    /// Number of events that are durable.
+    pub(crate) durable: AtomicU64,
 }
 
-impl SledTape {
-    /// Opens a tape directory, creating it when it is not there, and starts the writer.
-    ///
-    /// # Errors
-    /// As [`Store::open`] and [`Store::scan`].
-    pub fn open(path: &std::path::Path, clock: Clock) -> Result<Self, TapeError> {
-        let store = Arc::new(Store::open(path)?);
-        let scanned = store.scan(|_, _| {})?;
-        let durable = Arc::new(AtomicU64::new(scanned.next));
-        let index = Arc::new(Mutex::new(scanned));
-        let (queue, requests) = bounded(QUEUE);
-        let writer = Writer {
-            store: store.clone(),
-            index: index.clone(),
-            durable: durable.clone(),
-            epoch: store.epoch()?,
-            clock,
-            stopped: None,
-        };
-        let thread = std::thread::Builder::new()
-            .name("tape-writer".to_owned())
-            .spawn(move || writer.run(&requests))
-            .map_err(|e| TapeError::io(path, "starting the writer", &e))?;
-        Ok(Self {
-            queue,
-            store,
-            index,
-            durable,
-            thread: Arc::new(Mutex::new(Some(thread))),
-        })
-    }
-
-    /// Lets the writer drain its queue and closes the files, when this is the last
-    /// clone. Waits for it; the lock is free afterwards.
-    pub fn close(self) {
-        let Self { queue, thread, .. } = self;
-        drop(queue);
-        let handle = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(handle) = handle {
-            // A writer that panicked has nothing more to close.
-            let _ = handle.join();
-        }
-    }
-
-    /// Queues an append; the answer comes when the events are durable. Blocks while
-    /// the queue is full.
-    pub fn submit(&self, events: Vec<NewEvent>) -> oneshot::Receiver<Answer> {
-        let (answer, receiver) = oneshot::channel();
-        // A writer that is gone drops the request, and the receiver says so.
-        let _ = self.queue.send(Request { events, answer });
-        receiver
-    }
-
-    /// Queues an append if there is room.
-    ///
-    /// # Errors
-    /// The events, when the queue is full.
-    pub fn try_submit(
-        &self,
-        events: Vec<NewEvent>,
-    ) -> Result<oneshot::Receiver<Answer>, Vec<NewEvent>> {
-        let (answer, receiver) = oneshot::channel();
-        match self.queue.try_send(Request { events, answer }) {
-            Ok(()) => Ok(receiver),
-            Err(crossbeam_channel::TrySendError::Full(request)) => Err(request.events),
-            Err(crossbeam_channel::TrySendError::Disconnected(_)) => Ok(receiver),
-        }
-    }
-
-    /// Appends and waits. For threads that may block.
-    ///
-    /// # Errors
-    /// As the writer's.
-    pub fn append(&self, events: Vec<NewEvent>) -> Answer {
-        self.submit(events).blocking_recv().unwrap_or_else(|_| {
-            Err(TapeError::Stopped {
-                reason: "the writer's thread is gone".to_owned(),
-            })
-        })
-    }
-
-    /// Number of durable events: reads see sequence numbers below it.
-    pub fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
-    }
-
-    /// Durable records from `from` on.
-    ///
-    /// # Errors
-    /// Damage, by sequence number.
-    pub fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, TapeError> {
-        self.store.read(from, limit, self.durable())
-    }
-
-    /// Durable records of one stream from sequence number `from` on.
-    ///
-    /// # Errors
-    /// Damage, by sequence number.
-    pub fn read_stream(
-        &self,
-        stream: &StreamId,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<Record>, TapeError> {
-        let durable = self.durable();
-        let wanted: Vec<u64> = {
-            let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-            let all = index.streams.get(stream).map_or(&[][..], Vec::as_slice);
-            let range = all.iter().copied();
-            range
-                .filter(|seq| *seq >= from && *seq < durable)
-                .take(limit)
-                .collect()
-        };
-        let mut out = Vec::with_capacity(wanted.len());
-        for seq in wanted {
-            out.extend(self.store.read(seq, 1, durable)?);
-        }
-        Ok(out)
-    }
-}
-
-struct Writer {
-    store: Arc<Store>,
-    index: Arc<Mutex<Index>>,
-    durable: Arc<AtomicU64>,
-    epoch: u64,
-    clock: Clock,
-    stopped: Option<String>,
+/// The state of the writer's thread.
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tip: Tip,
+    pub(crate) epoch: u64,
+    pub(crate) clock: Clock,
+    /// Events of a group at most, beyond the request that passes it.
+    pub(crate) group_events: usize,
+    /// Why it will not write any more.
+    pub(crate) stopped: Option<String>,
 }
 
 impl Writer {
-    fn run(mut self, requests: &Receiver<Request>) {
+    /// Serves requests until the queue closes.
+    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
         while let Ok(first) = requests.recv() {
+            let mut events = first.events.len();
             let mut batch = vec![first];
-            let mut events = batch.iter().map(|r| r.events.len()).sum::<usize>();
-            while events < FRAME_EVENTS * 4 {
+            while events < self.group_events {
                 let Ok(request) = requests.try_recv() else {
                     break;
                 };
@@ -194,157 +70,114 @@ impl Writer {
     fn commit(&mut self, batch: Vec<Request>) {
         if let Some(reason) = &self.stopped {
             for request in batch {
+                // An asker that went away does not care any more; so below.
                 let _ = request.answer.send(Err(TapeError::Stopped {
                     reason: reason.clone(),
                 }));
             }
             return;
         }
-        let mut fresh = Vec::new();
-        let mut answers = Vec::new();
-        let mut previous;
-        {
-            let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-            for request in batch {
-                let answer = accept(&mut index, request.events, &self.clock, &mut fresh);
-                answers.push((request.answer, answer));
-            }
-            previous = index.previous;
-        }
-        let written = if fresh.is_empty() {
-            Ok(())
-        } else {
-            self.write(&fresh, &mut previous)
-        };
-        match written {
-            Ok(()) => {
-                if let Some(last) = fresh.last() {
-                    let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-                    index.previous = previous;
-                    self.durable.store(last.seq + 1, Ordering::Release);
-                }
-                for (to, answer) in answers {
-                    // An asker that went away does not care any more.
+        let (waiting, requests): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|r| (r.answer, r.events)).unzip();
+        // A panic below (the store's, the clock's) is a failed write like any other.
+        let done = catch_unwind(AssertUnwindSafe(|| self.take_and_write(requests)));
+        let done = done.unwrap_or_else(|_| {
+            Err(TapeError::Stopped {
+                reason: "it panicked while it wrote".to_owned(),
+            })
+        });
+        match done {
+            Ok(answers) => {
+                for (to, answer) in waiting.into_iter().zip(answers) {
                     let _ = to.send(answer);
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "the tape stops");
+                tracing::error!(%error, "the tape's writer stops");
                 self.stopped = Some(error.to_string());
-                for (to, answer) in answers {
-                    let _ = to.send(answer.and(Err(error.clone())));
+                for to in waiting {
+                    let _ = to.send(Err(error.clone()));
                 }
             }
         }
     }
 
-    fn write(&self, records: &[Record], previous: &mut [u8; 32]) -> Result<(), TapeError> {
-        let mut rest = records;
+    /// The answer of each request, once everything that they add is durable.
+    fn take_and_write(&mut self, requests: Vec<Vec<NewEvent>>) -> Result<Vec<Answer>, TapeError> {
+        let now = (self.clock)();
+        let (answers, fresh) = {
+            let index = self.shared.index();
+            let mut older = |seq| {
+                let found = scan::read(&*self.shared.backend, seq, 1, index.next())?;
+                let missing = || TapeError::corrupt(seq, "the event is missing");
+                found.into_iter().next().ok_or_else(missing)
+            };
+            let mut group = Group::new(&index);
+            let answers = requests
+                .into_iter()
+                .map(|events| group.take(events, now, &mut older))
+                .collect();
+            (answers, group.into_fresh())
+        };
+        if !fresh.is_empty() {
+            self.write(&fresh)?;
+        }
+        Ok(answers)
+    }
+
+    /// One write, one flush, one sync.
+    fn write(&mut self, fresh: &[Prepared]) -> Result<(), TapeError> {
+        let (frames, tip) = self.pack(fresh)?;
+        self.shared.backend.put(&frames)?;
+        self.shared.written.store(tip.next, Ordering::Release);
+        self.shared.backend.sync()?;
+        self.shared.backend.set_watermark(tip)?;
+        self.tip = tip;
+        self.shared.durable.store(tip.next, Ordering::Release);
+        Ok(())
+    }
+
+    /// Events as frames with their index entries, and the chain's end behind them.
+    fn pack(&self, mut rest: &[Prepared]) -> Result<(Vec<Packed>, Tip), TapeError> {
+        let mut tip = self.tip;
+        let mut frames = Vec::new();
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(frame_length(rest));
-            let first = now.first().map_or(0, |r| r.seq);
-            let bytes =
-                frame::write(now, self.epoch, *previous).map_err(|e| TapeError::Corrupt {
-                    seq: first,
-                    reason: e.to_string(),
-                })?;
-            self.store.put(first, &bytes)?;
-            *previous = frame::hash(&bytes);
+            let (now, later) = rest.split_at(frame::fitting(rest.iter().map(|p| p.bytes.len())));
+            let events = now.iter().map(|p| p.bytes.as_slice());
+            let bytes = frame::pack(tip.next, events, self.epoch, tip.previous)
+                .map_err(|e| TapeError::corrupt(tip.next, e.to_string()))?;
+            let entry = {
+                let mut index = self
+                    .shared
+                    .index
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let entry = IndexEntry::of(&index, now);
+                let stored = entry.encode();
+                // An entry that was made from the index fits it.
+                let _ = index.apply(entry);
+                stored
+            };
+            let previous = frame::hash(&bytes);
+            frames.push(Packed {
+                first: tip.next,
+                entry,
+                frame: bytes,
+            });
+            tip = Tip {
+                next: tip.next + now.len() as u64,
+                previous,
+            };
             rest = later;
         }
-        self.store.sync()
+        Ok((frames, tip))
     }
 }
 
-/// How many of the first records make one frame.
-fn frame_length(records: &[Record]) -> usize {
-    let mut bytes = 0;
-    for (n, record) in records.iter().enumerate().take(FRAME_EVENTS) {
-        // Encoding twice is cheap beside the sync; a record without an encoding is
-        // refused by `frame::write`.
-        bytes += gametape_schemas::codec::encode(record).map_or(0, |b| b.len());
-        if n > 0 && bytes > FRAME_BYTES {
-            return n;
-        }
+impl Shared {
+    /// For reading. A thread that panicked while it held the lock left it whole: it
+    /// is only ever changed by [`Index::apply`].
+    pub(crate) fn index(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
-    records.len().min(FRAME_EVENTS)
-}
-
-/// Decides about one request: every event of it is known already or becomes a record.
-/// All or nothing: a refused request leaves no trace.
-fn accept(
-    index: &mut Index,
-    events: Vec<NewEvent>,
-    clock: &Clock,
-    fresh: &mut Vec<Record>,
-) -> Answer {
-    let mut added: Vec<Record> = Vec::new();
-    let mut seqs = Vec::with_capacity(events.len());
-    for event in events {
-        let pending = added.iter().filter(|r| r.stream == event.stream).count() as u64;
-        let known = index.streams.get(&event.stream).map_or(0, Vec::len) as u64;
-        let mut record = Record {
-            seq: index.next + added.len() as u64,
-            version: known + pending,
-            stream: event.stream,
-            event_id: event.event_id,
-            causation: event.causation,
-            correlation: event.correlation,
-            at_micros: event.at_micros,
-            event: event.event,
-        };
-        let digest = content_digest(&record).map_err(|e| TapeError::Import {
-            line: 0,
-            reason: e.to_string(),
-        })?;
-        let earlier = index.by_id.get(&record.event_id).copied();
-        let earlier = match earlier {
-            Some(known) => Some(known),
-            None => match added.iter().find(|r| r.event_id == record.event_id) {
-                Some(twin) => Some((
-                    twin.seq,
-                    content_digest(twin).map_err(|e| TapeError::Import {
-                        line: 0,
-                        reason: e.to_string(),
-                    })?,
-                )),
-                None => None,
-            },
-        };
-        if let Some((seq, content)) = earlier {
-            if content != digest {
-                return Err(TapeError::Conflict {
-                    event_id: record.event_id,
-                    seq,
-                });
-            }
-            seqs.push(seq);
-            continue;
-        }
-        if let Some(expected) = event.expected_version
-            && expected != record.version
-        {
-            return Err(TapeError::Version {
-                stream: record.stream.to_string(),
-                expected,
-                actual: record.version,
-            });
-        }
-        if record.at_micros == 0 {
-            record.at_micros = clock();
-        }
-        seqs.push(record.seq);
-        added.push(record);
-    }
-    for record in &added {
-        index.add(record).map_err(|e| TapeError::Import {
-            line: 0,
-            reason: e.to_string(),
-        })?;
-    }
-    fresh.extend(added);
-    Ok(Appended {
-        first: seqs.first().copied().unwrap_or(index.next),
-        last: seqs.last().copied().unwrap_or(index.next),
-    })
 }

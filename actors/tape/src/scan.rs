@@ -1,0 +1,242 @@
+//! Reading frames in order, with everything checked that links them; and the index
+//! at opening.
+
+use crate::backend::{Backend, Pair, key_number};
+use crate::error::TapeError;
+use crate::frame::{self, Header};
+use crate::index::{Index, IndexEntry, id_hash};
+use gametape_schemas::Record;
+
+/// A frame as a scan hands it on.
+pub struct Scanned<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Its header.
+    pub header: Header,
+    /// Its events.
+    pub records: &'a [Record],
+}
+
+/// The end of the chain of frames.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tip {
+    /// Next sequence number.
+    pub next: u64,
+    /// Hash of the newest frame.
+    pub previous: [u8; 32],
+}
+
+/// Reads one stored frame that should begin at `seq`.
+fn read_pair(seq: u64, pair: &Pair) -> Result<(Header, Vec<Record>), TapeError> {
+    let (key, value) = pair;
+    let (header, records) = frame::read(value).map_err(|e| TapeError::frame(seq, &e))?;
+    if key_number(key) != Some(header.first) {
+        return Err(TapeError::corrupt(
+            seq,
+            "a frame lies under another frame's key",
+        ));
+    }
+    if header.first != seq {
+        return Err(TapeError::corrupt(
+            seq,
+            format!("the next event found is number {}", header.first),
+        ));
+    }
+    Ok((header, records))
+}
+
+/// Walks the frames from `tip` on: magic, checksum, hash chain, numbers, every event.
+/// `each` may end it with an error of its own.
+///
+/// # Errors
+/// The first damage, by sequence number.
+pub fn scan(
+    backend: &dyn Backend,
+    mut tip: Tip,
+    mut each: impl FnMut(Scanned<'_>) -> Result<(), TapeError>,
+) -> Result<Tip, TapeError> {
+    for pair in backend.frames(tip.next) {
+        let pair = pair?;
+        // The frame before the tip may be handed out when there is none behind it.
+        if key_number(&pair.0).is_some_and(|key| key < tip.next) {
+            continue;
+        }
+        let (header, records) = read_pair(tip.next, &pair)?;
+        if header.previous != tip.previous {
+            return Err(TapeError::corrupt(tip.next, "the hash chain is broken"));
+        }
+        each(Scanned {
+            bytes: &pair.1,
+            header,
+            records: &records,
+        })?;
+        tip = Tip {
+            next: tip.next + u64::from(header.count),
+            previous: frame::hash(&pair.1),
+        };
+    }
+    Ok(tip)
+}
+
+/// Walks all frames, and holds what it found against the noted watermark.
+///
+/// # Errors
+/// The first damage, by sequence number; events that were durable and are gone.
+pub fn scan_all(
+    backend: &dyn Backend,
+    each: impl FnMut(Scanned<'_>) -> Result<(), TapeError>,
+) -> Result<Tip, TapeError> {
+    let tip = scan(backend, Tip::default(), each)?;
+    hold_against_watermark(backend, tip)?;
+    Ok(tip)
+}
+
+fn hold_against_watermark(backend: &dyn Backend, tip: Tip) -> Result<(), TapeError> {
+    let Some(noted) = backend.watermark()? else {
+        return Ok(());
+    };
+    if noted.next > tip.next {
+        return Err(TapeError::corrupt(
+            tip.next,
+            format!(
+                "{} events were durable, {} are left: the database dropped what lies behind damage",
+                noted.next, tip.next
+            ),
+        ));
+    }
+    if noted.next == tip.next && noted.previous != tip.previous {
+        return Err(TapeError::corrupt(
+            tip.next.saturating_sub(1),
+            "the newest frame is not the one that was written",
+        ));
+    }
+    Ok(())
+}
+
+/// Events from `from` on, at most `limit`, below `end`.
+///
+/// # Errors
+/// Damage, by sequence number.
+pub fn read(
+    backend: &dyn Backend,
+    from: u64,
+    limit: usize,
+    end: u64,
+) -> Result<Vec<Record>, TapeError> {
+    let mut out = Vec::new();
+    if from >= end || limit == 0 {
+        return Ok(out);
+    }
+    let mut expected = None;
+    for pair in backend.frames(from) {
+        let pair = pair?;
+        let key = key_number(&pair.0);
+        let seq = expected.or(key.filter(|key| *key <= from)).unwrap_or(from);
+        let (header, records) = read_pair(seq, &pair)?;
+        expected = Some(seq + u64::from(header.count));
+        let room = limit - out.len();
+        let wanted = records.into_iter().filter(|r| r.seq >= from && r.seq < end);
+        out.extend(wanted.take(room));
+        if out.len() == limit || expected >= Some(end) {
+            return Ok(out);
+        }
+    }
+    Err(TapeError::corrupt(
+        expected.unwrap_or(from).max(from),
+        "the event is missing",
+    ))
+}
+
+/// The events of these sequence numbers (ascending); each frame is read once.
+///
+/// # Errors
+/// Damage, by sequence number.
+pub fn read_each(backend: &dyn Backend, wanted: &[u64]) -> Result<Vec<Record>, TapeError> {
+    let mut out = Vec::with_capacity(wanted.len());
+    let mut frame = Vec::new().into_iter();
+    for seq in wanted {
+        let mut found = frame.find(|r: &Record| r.seq >= *seq);
+        if found.as_ref().is_none_or(|r| r.seq != *seq) {
+            let pair = backend.frames(*seq).next().transpose()?;
+            let missing = || TapeError::corrupt(*seq, "the event is missing");
+            let pair = pair.ok_or_else(missing)?;
+            let first = key_number(&pair.0).unwrap_or(*seq).min(*seq);
+            frame = read_pair(first, &pair)?.1.into_iter();
+            found = frame.find(|r| r.seq >= *seq);
+            if found.as_ref().is_none_or(|r| r.seq != *seq) {
+                return Err(missing());
+            }
+        }
+        out.extend(found);
+    }
+    Ok(out)
+}
+
+/// The index and the end of the chain. Entries that lag behind the frames (a kill
+/// between the two writes) are added, entries that do not fit are made anew; both are
+/// written back. The newest frame is checked; the others are when they are read.
+///
+/// # Errors
+/// Damage in the frames that had to be read.
+pub fn load(backend: &dyn Backend) -> Result<(Index, Tip), TapeError> {
+    let (mut index, tip) = match stored(backend)? {
+        Some(found) => found,
+        None => {
+            tracing::warn!("the tape's index does not fit its frames and is made anew");
+            backend.replace_entries(0, &[])?;
+            (Index::default(), Tip::default())
+        }
+    };
+    let known = tip.next;
+    let mut late = Vec::new();
+    let tip = scan(backend, tip, |frame| {
+        late.push((
+            frame.header.first,
+            extend(&mut index, frame.records).encode(),
+        ));
+        Ok(())
+    })?;
+    hold_against_watermark(backend, tip)?;
+    if !late.is_empty() {
+        backend.replace_entries(known, &late)?;
+    }
+    Ok((index, tip))
+}
+
+/// Adds a frame to the index; its entry.
+pub(crate) fn extend(index: &mut Index, records: &[Record]) -> IndexEntry {
+    let entry = index.entry(records.iter().map(|r| (&r.stream, id_hash(&r.event_id))));
+    // An entry that was made from the index fits it.
+    let _ = index.apply(entry.clone());
+    entry
+}
+
+/// The stored index, if it agrees with the frames as far as it goes.
+fn stored(backend: &dyn Backend) -> Result<Option<(Index, Tip)>, TapeError> {
+    let mut index = Index::default();
+    let mut last = None;
+    for pair in backend.entries() {
+        let (key, value) = pair?;
+        let fits = key_number(&key) == Some(index.next());
+        let entry = IndexEntry::decode(&value).filter(|_| fits);
+        last = Some(index.next());
+        if !entry.is_some_and(|entry| index.apply(entry)) {
+            return Ok(None);
+        }
+    }
+    let Some(last) = last else {
+        return Ok(Some((index, Tip::default())));
+    };
+    let Some(pair) = backend.frames(last).next().transpose()? else {
+        return Ok(None);
+    };
+    if key_number(&pair.0) != Some(last) {
+        return Ok(None);
+    }
+    let (header, _) = read_pair(last, &pair)?;
+    let tip = Tip {
+        next: last + u64::from(header.count),
+        previous: frame::hash(&pair.1),
+    };
+    Ok((tip.next == index.next()).then_some((index, tip)))
+}

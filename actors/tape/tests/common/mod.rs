@@ -1,0 +1,87 @@
+//! What the tests of the tape share.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use gametape_schemas::event::{RunPaused, RunResumed};
+use gametape_schemas::{Event, NewEvent, Record, RunId, StreamId};
+use gametape_tape::{Clock, MemoryStore, SledTape, TapeError, TapeHandle, TapeOptions};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A clock that begins at 1,000 and counts its readings.
+pub fn clock() -> Clock {
+    let ticks = AtomicU64::new(1_000);
+    Arc::new(move || ticks.fetch_add(1, Ordering::Relaxed))
+}
+
+pub fn open(path: &Path) -> Result<SledTape, TapeError> {
+    SledTape::open(path, clock())
+}
+
+pub fn stream(n: u8) -> StreamId {
+    StreamId::run(&RunId::new(format!("r{n}")))
+}
+
+/// An event on stream `n` whose id is `name`, with `reason` as its content.
+pub fn paused(n: u8, name: &str, reason: &str) -> NewEvent {
+    let reason = reason.to_owned();
+    NewEvent::named(stream(n), name, Event::RunPaused(RunPaused { reason }))
+}
+
+/// Text that zstd cannot make smaller by much.
+pub fn noise(length: usize, mut seed: u64) -> String {
+    let mut text = String::with_capacity(length);
+    while text.len() < length {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let sixes = (0..10).map(|n| (seed >> (n * 6 + 4)) & 63);
+        text.extend(sixes.map(|six| char::from(b'0' + six as u8)));
+    }
+    text.truncate(length);
+    text
+}
+
+pub fn record(seq: u64, text: &str) -> Record {
+    Record {
+        seq,
+        stream: stream(0),
+        version: seq,
+        event_id: format!("e{seq}"),
+        causation: None,
+        correlation: Some("c".into()),
+        at_micros: seq,
+        event: Event::RunResumed(RunResumed {
+            events: seq,
+            code_version: text.to_owned(),
+        }),
+    }
+}
+
+/// A place where a tape can be opened again and again.
+pub trait Place {
+    fn new() -> Self;
+    fn open(&self) -> TapeHandle;
+}
+
+/// In a directory, in sled.
+pub struct OnDisk(pub tempfile::TempDir);
+
+impl Place for OnDisk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+    fn open(&self) -> TapeHandle {
+        open(&self.0.path().join("tape")).unwrap()
+    }
+}
+
+/// In memory.
+pub struct InMemory(pub MemoryStore);
+
+impl Place for InMemory {
+    fn new() -> Self {
+        Self(MemoryStore::new())
+    }
+    fn open(&self) -> TapeHandle {
+        TapeHandle::over(Arc::new(self.0.clone()), TapeOptions::new(clock())).unwrap()
+    }
+}

@@ -1,0 +1,341 @@
+//! The bytes of every event type, frozen: what was written once is read for ever.
+//!
+//! `GAMETAPE_BLESS=1 cargo test -p gametape-tape --test golden` writes the files that
+//! are missing. It never changes one: a body that changes raises its version (see
+//! `gametape_schemas::event`), and the files of the old version stay and are read
+//! through the upcaster.
+#![allow(clippy::unwrap_used)]
+
+use gametape_schemas::event::*;
+use gametape_schemas::*;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+fn digest(n: u8) -> Digest {
+    Digest(format!("{n:02x}").repeat(32))
+}
+
+fn attempt() -> AttemptId {
+    AttemptId::new("0123456789abcdef01234567")
+}
+
+fn task_id() -> TaskId {
+    TaskId::new("toolz.1.0.0.func_pm_remove_cond__0a1b2c3d")
+}
+
+fn verdict(outcome: VerdictOutcome) -> Verdict {
+    Verdict {
+        outcome,
+        reason: "every expected test passed".into(),
+        patch_applied: true,
+        fail_to_pass_ok: vec!["tests/test_a.py::test_é[1-x]".into()],
+        fail_to_pass_bad: vec![],
+        pass_to_pass_ok: 41,
+        pass_to_pass_bad: vec!["tests/test_a.py::test_b".into()],
+        exit_code: Some(0),
+        wall_ms: 1_234,
+    }
+}
+
+fn task() -> Task {
+    Task {
+        id: task_id(),
+        repo: "toolz".into(),
+        base_commit: "1.0.0".into(),
+        environment: EnvironmentId::new("e".repeat(64)),
+        bug_patch: "diff --git a/x b/x\n".into(),
+        gold_patch: "diff --git a/x b/x\n".into(),
+        problem_statement: "`groupby` fails.".into(),
+        fail_to_pass: vec!["tests/test_a.py::test_a".into()],
+        pass_to_pass: vec!["tests/test_a.py::test_b".into()],
+        test_files: vec!["tests/test_a.py".into()],
+        hidden_paths: vec!["tests/test_a.py".into()],
+        file: "toolz/itertoolz.py".into(),
+        entity: "groupby".into(),
+        origin: "func_pm_remove_cond".into(),
+        split: Split::HeldOut,
+    }
+}
+
+fn step() -> Step {
+    Step {
+        index: 2,
+        completion: Completion {
+            text: "view toolz/itertoolz.py groupby".into(),
+            tokens: vec![1, 300, 70_000],
+            logprobs: vec![-0.1, -2.5, -1e-7],
+            prompt_tokens: 155,
+            finished: true,
+        },
+        call: Some(ToolCall {
+            tool: "view".into(),
+            arguments: BTreeMap::from([("file".into(), "toolz/itertoolz.py".into())]),
+        }),
+        observation: "   1 def groupby(key, seq):\n".into(),
+        exit_code: None,
+        tool_ms: 3,
+        last: false,
+    }
+}
+
+/// One sample of every event type, in the order of [`Event::KINDS`].
+fn samples() -> Vec<Event> {
+    vec![
+        Event::RunStarted(RunStarted {
+            run: RunId::new("r1"),
+            code_version: "gametape 0.1.0".into(),
+        }),
+        Event::ConfigResolved(ConfigResolved {
+            config_json: "{\"seed\":1}".into(),
+            inputs: BTreeMap::from([("model".into(), digest(1))]),
+        }),
+        Event::RunResumed(RunResumed {
+            events: 12_345_678_901,
+            code_version: "gametape 0.1.0".into(),
+        }),
+        Event::RunPaused(RunPaused {
+            reason: "interrupted".into(),
+        }),
+        Event::RunFinished(RunFinished {
+            wall_seconds: 1800.25,
+            phases: BTreeMap::from([("forge".into(), 60.5), ("teacher".into(), 1.0)]),
+            peak_memory_bytes: 6_000_000_000,
+        }),
+        Event::ActorDied(ActorDied {
+            actor: "grader".into(),
+            panicked: true,
+            deaths: 2,
+        }),
+        Event::ActorRestarted(ActorRestarted {
+            actor: "grader".into(),
+            backoff_ms: 250,
+        }),
+        Event::EnvironmentProvisioned(EnvironmentProvisioned {
+            environment: EnvironmentId::new("e".repeat(64)),
+            package: "toolz 1.0.0".into(),
+            tree: digest(2),
+            python: "3.11.7".into(),
+        }),
+        Event::TaskRegistered(TaskRegistered { task: task() }),
+        Event::TaskValidated(TaskValidated {
+            task: task_id(),
+            repeats: 2,
+            gold: verdict(VerdictOutcome::Resolved),
+            empty: verdict(VerdictOutcome::Unresolved),
+        }),
+        Event::TaskQuarantined(TaskQuarantined {
+            task: task_id(),
+            reason: "flaky".into(),
+            detail: "run 2 differs".into(),
+        }),
+        Event::ForgeFinished(ForgeFinished {
+            package: "toolz".into(),
+            candidates: 90,
+            validated: 40,
+            dropped: BTreeMap::from([("timeout".into(), 3)]),
+            modifiers: BTreeMap::from([("func_pm_remove_cond".into(), (9, 4))]),
+        }),
+        Event::AttemptScheduled(AttemptScheduled {
+            attempt: attempt(),
+            key: AttemptKey {
+                task: task_id(),
+                policy: PolicyRef::Model {
+                    checkpoint: CheckpointId::new("c".repeat(64)),
+                },
+                scaffold: "compact/1".into(),
+                sampling: Sampling {
+                    temperature: 0.8,
+                    top_p: 0.95,
+                    max_tokens: 160,
+                },
+                seed: 7,
+                index: 3,
+                generation: 0,
+            },
+            purpose: "explore".into(),
+        }),
+        Event::SandboxOpened(SandboxOpened {
+            attempt: attempt(),
+            backend: "local".into(),
+            environment: EnvironmentId::new("e".repeat(64)),
+        }),
+        Event::StepTaken(StepTaken {
+            attempt: attempt(),
+            step: step(),
+        }),
+        Event::PatchSubmitted(PatchSubmitted {
+            end: AttemptEnd {
+                attempt: attempt(),
+                reason: EndReason::Submitted,
+                patch: String::new(),
+            },
+        }),
+        Event::Graded(Graded {
+            attempt: attempt(),
+            cache_key: digest(3),
+            cached: false,
+            verdict: verdict(VerdictOutcome::Infrastructure),
+        }),
+        Event::VerifierScored(VerifierScored {
+            attempt: attempt(),
+            verifier: CheckpointId::new("v"),
+            logprob_yes: -0.25,
+            logprob_no: -1.5,
+            score: 0.777_299_861_174_690_6,
+        }),
+        Event::AttemptAbandoned(AttemptAbandoned {
+            attempt: attempt(),
+            step: 4,
+            field: "observation".into(),
+            recorded: "a".into(),
+            replayed: "b".into(),
+        }),
+        Event::AttemptFailed(AttemptFailed {
+            attempt: attempt(),
+            failure: Failure::new(FailureKind::Sandbox, "GT-SANDBOX-OPEN", "no namespaces")
+                .with_help("run `gametape doctor`"),
+            will_retry: true,
+        }),
+        Event::DatasetBuilt(DatasetBuilt {
+            name: "policy".into(),
+            recipe_json: "{}".into(),
+            prefix_end: 100,
+            digest: digest(4),
+            rows: 12,
+            dropped: BTreeMap::from([("too_long".into(), 1)]),
+            labels: BTreeMap::from([("resolved".into(), 12)]),
+        }),
+        Event::TrainingStarted(TrainingStarted {
+            name: "policy".into(),
+            base: CheckpointId::new("b"),
+            dataset: digest(4),
+            hyper_json: "{}".into(),
+            steps: 300,
+            tokens: 200_000,
+            loss_tokens: 40_000,
+        }),
+        Event::TrainingProgressed(TrainingProgressed {
+            name: "policy".into(),
+            step: 1,
+            loss: 2.5,
+            grad_norm: 1.25,
+            lr: 1e-4,
+            tokens_per_s: 512.0,
+        }),
+        Event::CheckpointWritten(CheckpointWritten {
+            name: "policy".into(),
+            step: 100,
+            path: "checkpoints/policy-100".into(),
+            digest: digest(5),
+        }),
+        Event::TrainingFinished(TrainingFinished {
+            name: "policy".into(),
+            checkpoint: CheckpointId::new("c"),
+            path: "checkpoints/policy".into(),
+            steps: 300,
+            final_loss: 0.125,
+            tokens: 400_000,
+            wall_seconds: 600.5,
+        }),
+        Event::EvaluationStarted(EvaluationStarted {
+            name: "held-out".into(),
+            tasks: vec![task_id()],
+            k: 8,
+        }),
+        Event::SelectionMade(SelectionMade {
+            evaluation: "held-out".into(),
+            task: task_id(),
+            rule: "verifier".into(),
+            attempt: attempt(),
+            score: 0.75,
+        }),
+        Event::EvaluationFinished(EvaluationFinished {
+            name: "held-out".into(),
+            tasks: 40,
+            k: 8,
+            estimates: BTreeMap::from([(
+                "gain.pass@1".into(),
+                Estimate {
+                    mean: 0.15,
+                    low: 0.05,
+                    high: 0.25,
+                },
+            )]),
+            counts: BTreeMap::from([("empty_patches".into(), 3.0)]),
+        }),
+    ]
+}
+
+fn record(event: Event) -> Record {
+    Record {
+        seq: 300,
+        stream: StreamId::new("run/r1"),
+        version: 7,
+        event_id: "run/r1#sample".into(),
+        causation: Some(299),
+        correlation: Some("phase".into()),
+        at_micros: 1_700_000_000_000_000,
+        event,
+    }
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |part: &[u8]| part.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n";
+    bytes.chunks(40).map(line).collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
+}
+
+#[test]
+fn every_event_type_has_a_sample() {
+    let kinds: Vec<&str> = samples().iter().map(Event::kind).collect();
+    assert_eq!(kinds, Event::KINDS);
+}
+
+#[test]
+fn the_bytes_of_every_event_type_are_the_frozen_ones() {
+    let bless = std::env::var_os("GAMETAPE_BLESS").is_some();
+    for event in samples() {
+        let name = format!("{}.v{}.hex", event.kind(), event.schema_version());
+        let path = folder().join(&name);
+        let sample = record(event);
+        let bytes = codec::encode(&sample).unwrap();
+        if bless && !path.exists() {
+            std::fs::create_dir_all(folder()).unwrap();
+            std::fs::write(&path, to_hex(&bytes)).unwrap();
+        }
+        let frozen = std::fs::read_to_string(&path)
+            .unwrap_or_else(|e| panic!("{name}: {e}; GAMETAPE_BLESS=1 writes missing files"));
+        let frozen = from_hex(&frozen);
+        assert_eq!(
+            codec::decode(&frozen).map_err(|e| e.to_string()),
+            Ok(sample),
+            "{name}: what was written is read differently"
+        );
+        assert_eq!(
+            frozen, bytes,
+            "{name}: the form on the tape changed: raise the event's version and write an upcaster"
+        );
+    }
+}
+
+#[test]
+fn every_frozen_form_can_be_read() {
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = from_hex(&std::fs::read_to_string(&path).unwrap());
+        let record = codec::decode(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(record.seq, 300);
+        files += 1;
+    }
+    assert!(files >= Event::KINDS.len());
+}
