@@ -145,9 +145,17 @@ fn tape(action: &TapeAction, json: bool) -> Result<ExitCode, Failure> {
         }
         TapeAction::Export { out, run } => {
             let paths = Paths::new(run.run.clone())?;
-            let mut bytes = Vec::new();
-            gametape_tape::export(&existing(&paths)?, &mut bytes)?;
-            write_out(out, &bytes)?;
+            let tape = existing(&paths)?;
+            if out == Path::new("-") {
+                let mut pipe = std::io::BufWriter::new(std::io::stdout().lock());
+                gametape_tape::export(&tape, &mut pipe)?;
+                pipe.flush().map_err(output)?;
+            } else {
+                let file = std::fs::File::create(out).map_err(|e| unwritable(out, &e))?;
+                let mut file = std::io::BufWriter::new(file);
+                gametape_tape::export(&tape, &mut file)?;
+                file.flush().map_err(|e| unwritable(out, &e))?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         TapeAction::Import { file, run } => {

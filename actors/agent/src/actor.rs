@@ -133,10 +133,10 @@ impl Group {
             })
             .collect();
         let result = self.make(&mut all).await;
-        for live in &all {
-            if let Some(sandbox) = live.sandbox.clone()
-                && let Err(failure) = ask(&self.rooms.close, CloseSandbox { sandbox }).await
-            {
+        let open = all.iter().filter_map(|live| live.sandbox.clone());
+        let closed = open.map(|sandbox| ask(&self.rooms.close, CloseSandbox { sandbox }));
+        for closed in futures_util::future::join_all(closed).await {
+            if let Err(failure) = closed {
                 tracing::warn!(%failure, "an attempt's sandbox was not closed");
             }
         }
@@ -270,6 +270,11 @@ impl Group {
             if let Some((field, was, is)) = divergence(&recorded, &step) {
                 self.abandon(live, recorded.index, field, was, is).await?;
                 return Ok(());
+            }
+            // The record says that it ended here, whatever today's limits say: only
+            // what it hands in is left to do.
+            if recorded.last && live.end.is_none() {
+                live.end = Some(EndReason::TurnLimit);
             }
             live.steps.push(recorded);
         }
