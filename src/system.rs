@@ -125,6 +125,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     let trainer = TrainerActor::new(gametape_trainer::TrainerOptions {
         threads,
         micro_tokens: 1024,
+        cache_bytes: 512 << 20,
         ..gametape_trainer::TrainerOptions::default()
     })?;
     let trainer_stop = trainer.stop_handle();

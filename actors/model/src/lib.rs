@@ -13,6 +13,7 @@
 //!   AdamW and the schedule; [`lora`]: adapters
 //! - [`mod@inspect`]: what a model on disk is, before anything is loaded
 //! - [`tiny`]: a random model for tests and the smoke profile
+//! - [`memory`]: freed memory goes back to the system
 //! - [`error`]: what can go wrong, with codes
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -29,6 +30,7 @@ pub mod inspect;
 mod kv;
 pub mod load;
 pub mod lora;
+pub mod memory;
 pub mod optimizer;
 pub mod packed;
 pub mod rope;

@@ -128,6 +128,8 @@ fn serve(inbox: &Receiver<Job>, options: &TrainerOptions, stopped: &watch::Recei
             }))
             .unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
         };
+        drop(request);
+        gametape_model::memory::release();
         // Nobody may be waiting any more: that is their choice.
         let _ = answer.send(result);
     }
