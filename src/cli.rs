@@ -193,6 +193,7 @@ pub enum ModelAction {
 pub fn exit_code(failure: &Failure) -> u8 {
     match (failure.kind, failure.code.as_str()) {
         (FailureKind::Cancelled, _) => 130,
+        (FailureKind::Budget, _) => 7,
         (_, "GT-TAPE-LOCKED") => 4,
         (FailureKind::Disk, _) | (_, "GT-TAPE-FULL") => 5,
         (FailureKind::Input, _) => 2,

@@ -6,7 +6,7 @@ use crate::forge::ForgeRecipe;
 use config::{Environment, File, FileFormat};
 use gametape_schemas::message::Hyperparameters;
 use gametape_schemas::{Failure, FailureKind, Sampling};
-use gametape_supervisor::AttemptsPlan;
+use gametape_supervisor::{AttemptsPlan, BreakerPolicy, Budget};
 use gametape_trainer::recipe::PolicyRecipe;
 use gametape_verifier::recipe::VerifierRecipe;
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,10 @@ pub struct Config {
     pub evaluate_tuned: AttemptsPlan,
     /// Limits of the machine.
     pub limits: Limits,
+    /// What the run may spend.
+    pub budget: Budget,
+    /// When the loop waits for a resource that fails, and how long.
+    pub breakers: BreakerPolicy,
 }
 
 /// One subject package.
@@ -83,8 +87,9 @@ pub struct ModelConfig {
 pub struct ScaffoldConfig {
     /// At most this many turns.
     pub turns: u32,
-    /// Tasks whose attempts run side by side, as one batch of the model.
-    pub tasks_in_batch: usize,
+    /// Attempts that run side by side, as one batch of the model; those of one task are
+    /// never parted.
+    pub attempts_in_batch: usize,
     /// Seconds that the hidden tests may take.
     pub test_timeout_s: u64,
 }
@@ -202,7 +207,29 @@ pub fn load(profile: &str, file: Option<&Path>) -> Result<Config, Failure> {
     Ok(config)
 }
 
+/// What of a configuration decides what a run is. The rest (budgets, patience, how much
+/// disk is left free, sandboxes at once) may change from one start to the next.
+pub fn identity_of(mut config: serde_json::Value) -> serde_json::Value {
+    if let Some(root) = config.as_object_mut() {
+        root.remove("budget");
+        root.remove("breakers");
+        if let Some(limits) = root.get_mut("limits").and_then(|l| l.as_object_mut()) {
+            limits.remove("min_free_disk_mib");
+            limits.remove("sandboxes");
+        }
+    }
+    config
+}
+
 impl Config {
+    /// [`identity_of`] this configuration.
+    ///
+    /// # Errors
+    /// When a value has no JSON form, such as a rate that is not a number.
+    pub fn identity(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self).map(identity_of)
+    }
+
     /// What types cannot say.
     fn check(&self) -> Result<(), Failure> {
         let mut wrong = Vec::new();

@@ -9,9 +9,10 @@ fn main() -> ExitCode {
     gametape::commands::run(gametape::cli::Cli::parse())
 }
 
-/// Settings that are read before `main`: libtorch's OpenMP threads spin while they wait. On a machine whose few cores also run
-/// sandboxes that is ruinous; and the C library's allocator keeps what training frees.
-/// So the program sets both and becomes itself again, once.
+/// Settings that are read before `main`. libtorch's OpenMP threads spin while they wait:
+/// on a machine whose few cores also run sandboxes that is ruinous. And the C library's
+/// allocator keeps what training frees. So the program sets both and becomes itself
+/// again, once.
 fn settle_runtime() {
     const NAME: &str = "GOMP_SPINCOUNT";
     if std::env::var_os(NAME).is_some() {

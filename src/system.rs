@@ -117,20 +117,26 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     // The thread outlives a panicking front: the host's handle is what actors share.
     let (host, _thread) = ModelHost::spawn(HostOptions {
         threads: i32::try_from(threads).ok(),
+        // Phases follow one another, and each asks one model.
+        max_models: 1,
         ..HostOptions::default()
     })?;
     let model = supervise("model", append.clone(), move || {
         ModelActor::new(host.clone())
     });
-    let trainer = TrainerActor::new(gametape_trainer::TrainerOptions {
+    let trainer_options = gametape_trainer::TrainerOptions {
         threads,
         micro_tokens: 1024,
         cache_bytes: 512 << 20,
         ..gametape_trainer::TrainerOptions::default()
-    })?;
-    let trainer_stop = trainer.stop_handle();
-    stop.on_request(move || trainer_stop.stop());
-    let trainer = trainer.start();
+    };
+    let stopping = stop.clone();
+    let trainer = supervise("trainer", append.clone(), move || {
+        let trainer = TrainerActor::new(trainer_options.clone());
+        let handle = trainer.stop_handle();
+        stopping.on_request(move || handle.stop());
+        trainer
+    });
     let agent_rooms = AgentRooms {
         append: append.clone(),
         open: recipient(&environment),
@@ -161,7 +167,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         run_tests: recipient(&grader),
         run_attempts: recipient(&agent),
         keep_models: recipient(&model),
-        train: trainer.recipient(),
+        train: recipient(&trainer),
         score: recipient(&verifier),
     };
     Driver::new(config, paths, rooms, base, inputs, stop)

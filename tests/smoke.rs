@@ -175,6 +175,42 @@ fn ctrl_c_says_how_to_go_on_and_a_second_process_is_refused() {
 }
 
 #[test]
+fn a_spent_budget_and_a_low_disk_pause_the_same_run() {
+    let Some(run) = Gametape::new("budget") else {
+        return;
+    };
+    let spent = run.run_with(
+        &["loop", "--profile", "smoke"],
+        &[("GAMETAPE_BUDGET__ATTEMPTS", "1")],
+    );
+    assert_eq!(spent.status.code(), Some(7), "{}", spent.text());
+    assert!(spent.stderr.contains("GT-RUN-BUDGET"), "{}", spent.text());
+    // The same run, another budget: a disk that is too small, and no patience.
+    let low = [
+        ("GAMETAPE_LIMITS__MIN_FREE_DISK_MIB", "1000000000"),
+        ("GAMETAPE_BREAKERS__FIRST_WAIT_MS", "2"),
+        ("GAMETAPE_BREAKERS__GIVE_UP_MS", "0"),
+    ];
+    let full = run.run_with(&["loop", "--profile", "smoke"], &low);
+    assert_eq!(full.status.code(), Some(5), "{}", full.text());
+    assert!(full.stderr.contains("paused: only"), "{}", full.text());
+    let tape = events(&run.run(&["tape", "export"]).stdout);
+    let reasons: Vec<&str> = tape
+        .iter()
+        .filter(|event| event["event"]["type"] == "RunPaused")
+        .filter_map(|event| event["event"]["body"]["reason"].as_str())
+        .collect();
+    assert!(
+        reasons.iter().any(|r| r.contains("budget.attempts")),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons.iter().any(|r| r.starts_with("disk:")),
+        "{reasons:?}"
+    );
+}
+
+#[test]
 fn bad_input_is_named_and_starts_nothing() {
     let Some(run) = Gametape::new("bad-input") else {
         return;

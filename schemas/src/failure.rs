@@ -22,6 +22,8 @@ pub enum FailureKind {
     Timeout,
     /// Somebody asked us to stop (Ctrl-C).
     Cancelled,
+    /// What the run may spend is spent.
+    Budget,
     /// An actor died with the request in its hands.
     ActorDied,
     /// What the user gave is wrong: configuration, a package without tests, a path.
@@ -39,6 +41,7 @@ impl FailureKind {
             | Self::Tape
             | Self::Disk
             | Self::Cancelled
+            | Self::Budget
             | Self::Input
             | Self::Internal => false,
         }

@@ -21,7 +21,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if cli.json {
-                println!("{}", serde_json::json!({ "error": failure }));
+                // That it cannot be printed either is not the failure to report.
+                let _ = put(&format!("{}\n", serde_json::json!({ "error": failure })));
             }
             eprintln!("error: {failure}");
             ExitCode::from(exit_code(&failure))
@@ -39,11 +40,11 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         } => {
             let (config, paths) = resolve(run, config)?;
             if *print_config {
-                print!("{}", toml::to_string_pretty(&config).map_err(output)?);
+                put(&toml::to_string_pretty(&config).map_err(output)?)?;
                 return Ok(ExitCode::SUCCESS);
             }
             if *dry_run {
-                print!("{}", system::describe(&config, &paths)?);
+                put(&system::describe(&config, &paths)?)?;
                 return Ok(ExitCode::SUCCESS);
             }
             start_log(&paths, cli.verbose)?;
@@ -56,8 +57,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             if cli.json {
                 print_json(&report)?;
             } else {
-                print!("{}", report.to_text());
-                print!("{}", what_next(&paths));
+                put(&report.to_text())?;
+                put(&what_next(&paths))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -66,7 +67,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             start_log(&paths, cli.verbose)?;
             let records = system::run_forge(config, paths)?;
             let report = crate::report::Report::from_records(&records);
-            print!("{}", report.to_text());
+            put(&report.to_text())?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Report { run, out } => {
@@ -78,7 +79,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             if cli.json {
                 print_json(&report)?;
             } else {
-                print!("{}", report.to_text());
+                put(&report.to_text())?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -88,7 +89,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             if cli.json {
                 print_json(&checks)?;
             } else {
-                print!("{}", crate::doctor::render(&checks));
+                put(&crate::doctor::render(&checks))?;
             }
             Ok(ExitCode::from(crate::doctor::exit_code(&checks)))
         }
@@ -101,7 +102,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             if cli.json {
                 print_json(&description)?;
             } else {
-                print!("{}", model::describe(&description));
+                put(&model::describe(&description))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -116,7 +117,7 @@ fn tape(action: &TapeAction, json: bool) -> Result<ExitCode, Failure> {
             if json {
                 print_json(&report)?;
             } else {
-                print!("{report}");
+                put(&report.to_string())?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -126,28 +127,28 @@ fn tape(action: &TapeAction, json: bool) -> Result<ExitCode, Failure> {
             if json {
                 print_json(&stats)?;
             } else {
-                print!("{stats}");
+                put(&stats.to_string())?;
             }
             Ok(ExitCode::SUCCESS)
         }
         TapeAction::Show { attempt, run } => {
             let records = read_tape(&Paths::new(run.run.clone())?)?;
             match attempt {
-                Some(name) => print!("{}", show::attempt(&records, name)?),
-                None => print!("{}", show::list(&records)),
+                Some(name) => put(&show::attempt(&records, name)?)?,
+                None => put(&show::list(&records))?,
             }
             Ok(ExitCode::SUCCESS)
         }
         TapeAction::Tail { count, run } => {
             let records = read_tape(&Paths::new(run.run.clone())?)?;
-            print!("{}", show::tail(&records, *count));
+            put(&show::tail(&records, *count))?;
             Ok(ExitCode::SUCCESS)
         }
         TapeAction::Export { out, run } => {
             let paths = Paths::new(run.run.clone())?;
             let tape = existing(&paths)?;
             if out == Path::new("-") {
-                let mut pipe = std::io::BufWriter::new(std::io::stdout().lock());
+                let mut pipe = std::io::BufWriter::new(Pipe);
                 gametape_tape::export(&tape, &mut pipe)?;
                 pipe.flush().map_err(output)?;
             } else {
@@ -169,7 +170,7 @@ fn tape(action: &TapeAction, json: bool) -> Result<ExitCode, Failure> {
                 .with_help("name a file that `gametape tape export` wrote")
             })?;
             let imported = gametape_tape::import(&paths.tape(), std::io::BufReader::new(input))?;
-            println!("{imported}");
+            put(&format!("{imported}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -184,14 +185,14 @@ fn datasets(action: &DatasetAction, json: bool) -> Result<ExitCode, Failure> {
                 print_json(&checks)?;
             } else {
                 for check in &checks {
-                    println!(
-                        "{:<10} {:>6} rows  recorded {}  rebuilt {}  {}",
+                    put(&format!(
+                        "{:<10} {:>6} rows  recorded {}  rebuilt {}  {}\n",
                         check.name,
                         check.rows,
                         check.recorded.short(),
                         check.rebuilt.short(),
                         if check.agrees() { "equal" } else { "DIFFERENT" }
-                    );
+                    ))?;
                 }
             }
             Ok(if checks.iter().all(dataset::Check::agrees) {
@@ -246,19 +247,43 @@ fn write_report(report: &crate::report::Report, directory: &Path) -> Result<(), 
 
 fn write_out(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if out == Path::new("-") {
-        // A closed pipe (`| head`) is the reader's choice, not a failure.
-        match std::io::stdout().lock().write_all(bytes) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(output),
-        }
+        Pipe.write_all(bytes).map_err(output)?;
+        Pipe.flush().map_err(output)
     } else {
         std::fs::write(out, bytes).map_err(|e| unwritable(out, &e))
     }
 }
 
+/// Standard output. Whoever reads it may have enough (`| head`): that is no failure, and
+/// there is nothing left to do.
+struct Pipe;
+
+impl Pipe {
+    fn unless_closed<T>(result: std::io::Result<T>) -> std::io::Result<T> {
+        match result {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            other => other,
+        }
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Self::unless_closed(std::io::stdout().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Self::unless_closed(std::io::stdout().flush())
+    }
+}
+
+fn put(text: &str) -> Result<(), Failure> {
+    write_out(Path::new("-"), text.as_bytes())
+}
+
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string_pretty(value).map_err(output)?);
-    Ok(())
+    let text = serde_json::to_string_pretty(value).map_err(output)?;
+    put(&format!("{text}\n"))
 }
 
 fn what_next(paths: &Paths) -> String {

@@ -1,5 +1,6 @@
 //! Text edits and the diffs that they make.
 
+use gametape_environment::tree::{Entry, Snapshot};
 use similar::{ChangeTag, TextDiff};
 use std::ops::Range;
 
@@ -43,15 +44,8 @@ impl Edit {
 /// A unified diff of one file with a `diff --git` header and three lines of context,
 /// as `git apply` takes it. Empty when the texts are equal.
 pub fn unified_diff(path: &str, old: &str, new: &str) -> String {
-    if old == new {
-        return String::new();
-    }
-    let body = TextDiff::from_lines(old, new)
-        .unified_diff()
-        .context_radius(3)
-        .header(&format!("a/{path}"), &format!("b/{path}"))
-        .to_string();
-    format!("diff --git a/{path} b/{path}\n{body}")
+    let tree = |text: &str| Snapshot::from([(path.to_owned(), Entry::plain(text.as_bytes()))]);
+    gametape_environment::diff::unified(&tree(old), &tree(new)).text
 }
 
 /// What a change did, line by line.

@@ -116,21 +116,33 @@ impl Driver {
         let mut phase = Phase::begin(format!("attempts: {}", purpose.as_str()), total);
         // Attempts of a model go one batch at a time: the composition of every batch,
         // and with it every sampled token, is then the same in every run.
-        let tasks = self.config.scaffold.tasks_in_batch.max(1);
-        let (in_flight, per_batch) = match purpose {
-            Purpose::Teacher => (tasks, 1),
-            _ => (1, tasks),
+        let size = self.config.scaffold.attempts_in_batch.max(1);
+        let per_task = match purpose {
+            Purpose::Teacher => 1,
+            Purpose::Explore => self.config.explore.attempts,
+            Purpose::EvaluateBase => self.config.evaluate_base.attempts,
+            Purpose::EvaluateTuned => self.config.evaluate_tuned.attempts,
         };
-        let mut waiting = groups.into_iter();
+        let (in_flight, tasks) = match purpose {
+            Purpose::Teacher => (size, 1),
+            _ => (1, (size / per_task.max(1) as usize).max(1)),
+        };
+        let mut waiting = groups.into_iter().peekable();
         let mut running = FuturesUnordered::new();
         let (mut done, mut ended, mut failed) = (0u64, 0u64, 0u64);
         loop {
             while running.len() < in_flight && !self.stop.is_requested() {
-                let batch: Vec<AttemptGroup> = waiting.by_ref().take(per_batch).collect();
-                if batch.is_empty() {
+                let Some(first) = waiting.next() else {
                     break;
+                };
+                // What belongs together does so by its place, also when a part of it
+                // was finished before the process was killed.
+                let here = first.place / tasks;
+                let mut batch = vec![first];
+                while let Some(more) = waiting.next_if(|group| group.place / tasks == here) {
+                    batch.push(more);
                 }
-                self.check_disk()?;
+                self.until_fit().await?;
                 let request = self.begin_batch(purpose, &batch).await?;
                 let to = self.rooms.run_attempts.clone();
                 running.push(async move { ask(&to, request).await });
@@ -141,10 +153,14 @@ impl Driver {
             for outcome in outcomes? {
                 done += 1;
                 match outcome {
-                    AttemptOutcome::Ended(_) => ended += 1,
+                    AttemptOutcome::Ended(_) => {
+                        ended += 1;
+                        self.saw_success();
+                    }
                     AttemptOutcome::Abandoned => {}
                     AttemptOutcome::Failed(failure) => {
                         failed += 1;
+                        self.saw_failure(&failure);
                         tracing::warn!(%failure, "a failure of ours ended an attempt");
                         if !failure.kind.is_retryable() {
                             return Err(failure);

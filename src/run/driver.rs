@@ -1,5 +1,6 @@
 //! The loop: what is next? do it; remember; again.
 
+use super::fitness::Fitness;
 use super::phases::seconds_by_phase;
 use super::stop::StopFlag;
 use crate::config::{Config, Paths};
@@ -33,6 +34,7 @@ pub struct Driver {
     pub(super) inputs: BTreeMap<String, Digest>,
     pub(super) records: Vec<Record>,
     pub(super) state: LoopState,
+    pub(super) fitness: Fitness,
 }
 
 /// What this program is, for the tape.
@@ -61,7 +63,8 @@ impl Driver {
             evaluate_tuned: config.evaluate_tuned.clone(),
             retries: config.limits.retries,
         };
-        let run = Digest::of_value(&(&config, &inputs)).map_err(internal)?;
+        let identity = config.identity().map_err(internal)?;
+        let run = Digest::of_value(&(&identity, &inputs)).map_err(internal)?;
         Ok(Self {
             config,
             paths,
@@ -73,6 +76,7 @@ impl Driver {
             inputs,
             records: Vec::new(),
             state: LoopState::default(),
+            fitness: Fitness::default(),
         })
     }
 
@@ -86,10 +90,10 @@ impl Driver {
         self.open_run().await?;
         let mut ended = Ended::AlreadyFinished;
         loop {
-            if self.stop.is_requested() {
-                return self.pause("stopped on request").await;
+            match self.until_fit().await {
+                Ok(()) => {}
+                Err(failure) => return self.pause(failure).await,
             }
-            self.check_disk()?;
             let what = next(&self.plan, &self.state);
             tracing::info!(next = %name_of(&what), events = self.state.end, "decided");
             let done = match what {
@@ -108,10 +112,7 @@ impl Driver {
             };
             match done {
                 Ok(()) => {}
-                Err(failure) if failure.kind == FailureKind::Cancelled => {
-                    return self.pause("stopped on request").await;
-                }
-                Err(failure) => return Err(failure),
+                Err(failure) => return self.pause(failure).await,
             }
             self.catch_up().await?;
         }
@@ -205,13 +206,13 @@ impl Driver {
 
     /// A tape belongs to one configuration.
     fn refuse_other_run(&self) -> Result<(), Failure> {
-        let ours = serde_json::to_value(&self.config).map_err(internal)?;
+        let ours = self.config.identity().map_err(internal)?;
         for record in &self.records {
             let Event::ConfigResolved(body) = &record.event else {
                 continue;
             };
-            let theirs: serde_json::Value =
-                serde_json::from_str(&body.config_json).map_err(internal)?;
+            let theirs = serde_json::from_str(&body.config_json).map_err(internal)?;
+            let theirs = crate::config::identity_of(theirs);
             let mut changed = Vec::new();
             differences("", &theirs, &ours, &mut changed);
             for (name, digest) in &self.inputs {
@@ -239,18 +240,25 @@ impl Driver {
         Ok(())
     }
 
-    async fn pause(&mut self, reason: &str) -> Result<Ended, Failure> {
+    /// Ends this process's part of the run; where it was meant to end, the tape says so.
+    async fn pause(&mut self, failure: Failure) -> Result<Ended, Failure> {
+        let reason = match failure.kind {
+            FailureKind::Cancelled => "stopped on request".to_owned(),
+            FailureKind::Budget | FailureKind::Disk => failure.message.clone(),
+            _ => return Err(failure),
+        };
         self.catch_up().await?;
         let name = format!("paused-{}", self.state.end);
         self.append(vec![NewEvent::named(
             StreamId::run(&self.run),
             &name,
-            Event::RunPaused(RunPaused {
-                reason: reason.to_owned(),
-            }),
+            Event::RunPaused(RunPaused { reason }),
         )])
         .await?;
-        Err(super::stop::stopped())
+        if failure.kind == FailureKind::Cancelled {
+            return Err(super::stop::stopped());
+        }
+        Err(failure)
     }
 
     async fn finish(&mut self) -> Result<(), Failure> {
@@ -265,29 +273,6 @@ impl Driver {
             }),
         )])
         .await
-    }
-
-    /// Pauses before the disk is full: sled and checkpoints need room to end well.
-    pub(super) fn check_disk(&self) -> Result<(), Failure> {
-        let Ok(stat) = nix::sys::statvfs::statvfs(&self.paths.run) else {
-            return Ok(());
-        };
-        let free_mib = stat.blocks_available() * stat.fragment_size() / (1 << 20);
-        if free_mib >= self.config.limits.min_free_disk_mib {
-            return Ok(());
-        }
-        Err(Failure::new(
-            FailureKind::Disk,
-            "GT-RUN-DISK",
-            format!(
-                "only {free_mib} MiB are free where {} lies; the limit is {} MiB",
-                self.paths.run.display(),
-                self.config.limits.min_free_disk_mib
-            ),
-        )
-        .with_help(
-            "free some space, or lower limits.min_free_disk_mib; the same command then goes on",
-        ))
     }
 }
 

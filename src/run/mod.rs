@@ -4,12 +4,14 @@
 //! - [`driver`]: the loop itself, resume, pause
 //! - [`attempts`]: making attempts and grading them
 //! - [`learning`]: datasets, trainings, scores, the evaluation
+//! - `fitness`: whether more work may begin: budgets and breakers
 //! - [`phases`]: how long each phase took, read off the tape
 //! - [`progress`]: what the person sees meanwhile
 //! - [`stop`]: stopping on request, such as Ctrl-C
 
 pub mod attempts;
 pub mod driver;
+mod fitness;
 pub mod learning;
 pub mod phases;
 pub mod progress;

@@ -93,6 +93,35 @@ impl Gametape {
         }
     }
 
+    /// Starts without listening to it.
+    pub fn spawn_quiet(&self, args: &[&str]) -> Child {
+        self.command(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts")
+    }
+
+    /// Directories of sandboxes that a process left in the cache.
+    pub fn sandbox_directories_of(&self, pid: u32) -> Vec<PathBuf> {
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+        let cache = std::env::var_os("GAMETAPE_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| {
+                let base = std::env::var_os("XDG_CACHE_HOME")
+                    .map(PathBuf::from)
+                    .or_else(home);
+                base.map(|base| base.join("gametape"))
+            });
+        let scratch = cache.expect("a cache").join("sandboxes");
+        let entries = std::fs::read_dir(scratch).into_iter().flatten().flatten();
+        let name = format!("{pid}-");
+        entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&name))
+            .map(|entry| entry.path())
+            .collect()
+    }
+
     /// Starts, kills with SIGKILL at the first line that begins with `sign`; false when
     /// the process ended before it showed.
     pub fn kill_at(&self, args: &[&str], sign: &str) -> bool {

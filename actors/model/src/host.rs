@@ -47,8 +47,8 @@ impl Default for HostOptions {
     }
 }
 
-/// Where models run and in which format: bf16 on CUDA and on processors that compute it
-/// natively (AVX512-BF16), f32 on all others, where bf16 is emulated and ruinously slow.
+/// Where models run and in which format: bf16 on CUDA and on processors with matrix
+/// tiles for it (AMX), f32 on all others.
 pub fn device_and_kind(cpu_only: bool) -> (Device, Kind) {
     match Device::cuda_if_available() {
         cuda @ Device::Cuda(_) if !cpu_only => (cuda, Kind::BFloat16),
@@ -217,6 +217,7 @@ fn run(inbox: &Receiver<Job>, options: HostOptions) {
             }
             Job::Keep(request, reply) => answer(&mut models, None, reply, |m| {
                 m.resident.retain(|r| request.keep.contains(&r.checkpoint));
+                crate::memory::release();
                 Ok(())
             }),
         }

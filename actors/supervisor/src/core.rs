@@ -4,6 +4,7 @@
 //! what it returns, appends what happened and asks again. So a resumed run needs no
 //! state of its own: the tape is the state.
 
+use crate::budget::Spent;
 use crate::plan::LoopPlan;
 use gametape_schemas::attempt::Sampling;
 use gametape_schemas::event::{DatasetBuilt, TrainingFinished};
@@ -52,6 +53,9 @@ impl Purpose {
 pub struct AttemptGroup {
     /// The task.
     pub task: TaskId,
+    /// Where the task stands among all tasks of the phase, from 0, whatever is left of
+    /// them: batches are cut by it, so that a resumed run makes the same batches.
+    pub place: usize,
     /// Attempts, in order of index. Those without a `AttemptScheduled` yet included.
     pub attempts: Vec<(AttemptId, AttemptKey)>,
 }
@@ -98,6 +102,8 @@ pub struct LoopState {
     pub finished: bool,
     /// Sequence number after the last record applied.
     pub end: u64,
+    /// What the run has spent so far.
+    pub spent: Spent,
 }
 
 impl LoopState {
@@ -113,6 +119,7 @@ impl LoopState {
     /// Takes one more record.
     pub fn apply(&mut self, record: &Record) {
         self.end = record.seq + 1;
+        self.spent.apply(record);
         self.ledger.apply(record);
         match &record.event {
             Event::TaskQuarantined(body) => {
@@ -243,10 +250,9 @@ fn attempts(
     };
     let mut groups = Vec::new();
     let mut ungraded = Vec::new();
-    for task in state.ledger.tasks.values() {
-        if task.split != purpose.split() {
-            continue;
-        }
+    let split = purpose.split();
+    let tasks = state.ledger.tasks.values().filter(|t| t.split == split);
+    for (place, task) in tasks.enumerate() {
         let mut open = Vec::new();
         for index in 0..k {
             let mut key = AttemptKey {
@@ -280,6 +286,7 @@ fn attempts(
         if !open.is_empty() {
             groups.push(AttemptGroup {
                 task: task.id.clone(),
+                place,
                 attempts: open,
             });
         }

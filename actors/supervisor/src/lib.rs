@@ -6,6 +6,8 @@
 //! - [`restart`]: when a child is restarted and when its death ends the process;
 //!   a pure function of (deaths so far, clock).
 //! - [`core`]: what the loop does next; a pure function of the tape.
+//! - [`breaker`]: whether work is begun on a resource that fails; pure.
+//! - [`budget`]: what a run may spend, and what it has; a fold over the tape.
 //! - [`plan`]: how much of everything; the configuration that [`core`] reads.
 //!
 //! **Not here:** what the rooms do, and how the process ends. Escalation is a
@@ -13,11 +15,15 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod breaker;
+pub mod budget;
 pub mod child;
 pub mod core;
 pub mod plan;
 pub mod restart;
 
+pub use breaker::{Breaker, BreakerPolicy, Permit, Resource};
+pub use budget::{Budget, Exceeded, Spent};
 pub use child::{ChildReport, ChildSpec, Supervised};
 pub use core::{AttemptGroup, LoopState, Next, Purpose, next};
 pub use plan::{AttemptsPlan, LoopPlan};

@@ -10,6 +10,7 @@
 //! - [`writer`]: the thread that owns the next sequence number; group commit
 //! - [`backend`]: where frames lie: the trait that a store fulfils
 //! - [`sled_store`], [`memory`]: the stores
+//! - [`faulty`]: a store that crashes and fails on purpose
 //! - [`watermark`]: what must be there at least, noted beside the database
 //! - [`lock`]: one process a tape
 //! - [`scan`]: reading frames with their links checked; the index at opening
@@ -28,6 +29,7 @@ pub mod backend;
 pub mod decide;
 pub mod error;
 pub mod examine;
+pub mod faulty;
 pub mod frame;
 pub mod handle;
 pub mod index;
@@ -46,6 +48,7 @@ pub use error::TapeError;
 pub use examine::{
     IndexState, Stats, Verified, content_digest, read_all, stats, stats_of, verify, verify_store,
 };
+pub use faulty::{Fault, FaultyStore, Io};
 pub use handle::{SledTape, TapeHandle, TapeOptions, start};
 pub use memory::MemoryStore;
 pub use sled_store::{Purpose, SledStore};

@@ -9,15 +9,48 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The store. Clones share it, so that a tape in memory can be closed and opened.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Image>>,
 }
 
-#[derive(Default)]
-struct State {
+/// What a store holds.
+#[derive(Clone, Default)]
+pub(crate) struct Image {
     frames: BTreeMap<u64, Vec<u8>>,
     entries: BTreeMap<u64, Vec<u8>>,
     epoch: u64,
     watermark: Option<Tip>,
+}
+
+/// One change of an image.
+#[derive(Clone)]
+pub(crate) enum Change {
+    /// Frames with their entries.
+    Put(Vec<Packed>),
+    /// New index entries from a key on.
+    Entries(u64, Vec<(u64, Vec<u8>)>),
+    /// The number of openings.
+    Epoch(u64),
+    /// The note beside the frames.
+    Watermark(Tip),
+}
+
+impl Image {
+    pub(crate) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put(frames) => {
+                for packed in frames {
+                    self.frames.insert(packed.first, packed.frame.clone());
+                    self.entries.insert(packed.first, packed.entry.clone());
+                }
+            }
+            Change::Entries(from, entries) => {
+                self.entries.split_off(from);
+                self.entries.extend(entries.iter().cloned());
+            }
+            Change::Epoch(epoch) => self.epoch = *epoch,
+            Change::Watermark(tip) => self.watermark = Some(*tip),
+        }
+    }
 }
 
 impl MemoryStore {
@@ -26,7 +59,29 @@ impl MemoryStore {
         Self::default()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// One that holds an image.
+    pub(crate) fn of(image: Image) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(image)),
+        }
+    }
+
+    /// What it holds.
+    pub(crate) fn image(&self) -> Image {
+        self.state().clone()
+    }
+
+    /// How often it was opened for writing.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.state().epoch
+    }
+
+    /// Changes what it holds.
+    pub(crate) fn apply(&self, change: &Change) {
+        self.state().apply(change);
+    }
+
+    fn state(&self) -> MutexGuard<'_, Image> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -37,11 +92,7 @@ fn pair((key, value): (&u64, &Vec<u8>)) -> Pair {
 
 impl Backend for MemoryStore {
     fn put(&self, frames: &[Packed]) -> Result<(), TapeError> {
-        let mut state = self.state();
-        for packed in frames {
-            state.frames.insert(packed.first, packed.frame.clone());
-            state.entries.insert(packed.first, packed.entry.clone());
-        }
+        self.apply(&Change::Put(frames.to_vec()));
         Ok(())
     }
 
@@ -72,9 +123,7 @@ impl Backend for MemoryStore {
     }
 
     fn replace_entries(&self, from: u64, entries: &[(u64, Vec<u8>)]) -> Result<(), TapeError> {
-        let mut state = self.state();
-        state.entries.split_off(&from);
-        state.entries.extend(entries.iter().cloned());
+        self.apply(&Change::Entries(from, entries.to_vec()));
         Ok(())
     }
 
@@ -89,7 +138,7 @@ impl Backend for MemoryStore {
     }
 
     fn set_watermark(&self, tip: Tip) -> Result<(), TapeError> {
-        self.state().watermark = Some(tip);
+        self.apply(&Change::Watermark(tip));
         Ok(())
     }
 

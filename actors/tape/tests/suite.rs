@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{InMemory, OnDisk, Place, noise, paused, stream};
+use common::{Faultless, InMemory, OnDisk, Place, noise, paused, stream};
 use gametape_schemas::NewEvent;
 use gametape_tape::{Tape, TapeError};
 use proptest::prelude::*;
@@ -12,6 +12,7 @@ macro_rules! over_every_store {
     ($($name:ident),+ $(,)?) => {
         mod sled { $( #[test] fn $name() { super::$name::<super::OnDisk>(); } )+ }
         mod memory { $( #[test] fn $name() { super::$name::<super::InMemory>(); } )+ }
+        mod faulty { $( #[test] fn $name() { super::$name::<super::Faultless>(); } )+ }
     };
 }
 
@@ -293,5 +294,6 @@ proptest! {
     ) {
         any_splitting_reads_back_whole::<OnDisk>(&sizes)?;
         any_splitting_reads_back_whole::<InMemory>(&sizes)?;
+        any_splitting_reads_back_whole::<Faultless>(&sizes)?;
     }
 }

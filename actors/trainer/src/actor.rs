@@ -35,30 +35,31 @@ impl StopHandle {
 pub struct TrainerActor {
     jobs: Sender<Job>,
     stop: StopHandle,
+    started: Result<(), Failure>,
 }
 
 impl TrainerActor {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the operating system gives us none.
-    pub fn new(options: TrainerOptions) -> Result<Self, Failure> {
+    /// Starts the thread. When the operating system gives none, every request is
+    /// answered with that.
+    pub fn new(options: TrainerOptions) -> Self {
         let (jobs, inbox) = bounded::<Job>(1);
         let (stop, stopped) = watch::channel(false);
-        thread::Builder::new()
+        let started = thread::Builder::new()
             .name("gametape-trainer".to_owned())
             .spawn(move || serve(&inbox, &options, &stopped))
+            .map(drop)
             .map_err(|error| {
                 Failure::new(
                     FailureKind::Internal,
                     "GT-TRAIN-PANIC",
                     format!("the trainer's thread could not be started: {error}"),
                 )
-            })?;
-        Ok(Self {
+            });
+        Self {
             jobs,
             stop: StopHandle(stop),
-        })
+            started,
+        }
     }
 
     /// A handle that stops it.
@@ -81,6 +82,10 @@ impl Handler<Train> for TrainerActor {
     type Result = ResponseFuture<Result<Trained, Failure>>;
 
     fn handle(&mut self, request: Train, _: &mut Self::Context) -> Self::Result {
+        if let Err(failure) = &self.started {
+            let failure = failure.clone();
+            return Box::pin(async move { Err(failure) });
+        }
         let (answer, answered) = oneshot::channel();
         let sent = self.jobs.try_send(Job { request, answer });
         let mut stopped = self.stop.0.subscribe();

@@ -248,7 +248,7 @@ async fn the_actor_trains_tells_and_stops() {
         }
     }
     let root = tempfile::tempdir().unwrap();
-    let trainer = TrainerActor::new(options()).unwrap();
+    let trainer = TrainerActor::new(options());
     let stop = trainer.stop_handle();
     let trainer = trainer.start();
     let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();

@@ -3,7 +3,9 @@
 
 use gametape_schemas::event::{RunPaused, RunResumed};
 use gametape_schemas::{Event, NewEvent, Record, RunId, StreamId};
-use gametape_tape::{Clock, MemoryStore, SledTape, TapeError, TapeHandle, TapeOptions};
+use gametape_tape::{
+    Clock, FaultyStore, MemoryStore, SledTape, TapeError, TapeHandle, TapeOptions,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,6 +82,18 @@ pub struct InMemory(pub MemoryStore);
 impl Place for InMemory {
     fn new() -> Self {
         Self(MemoryStore::new())
+    }
+    fn open(&self) -> TapeHandle {
+        TapeHandle::over(Arc::new(self.0.clone()), TapeOptions::new(clock())).unwrap()
+    }
+}
+
+/// In the store that can inject faults, without any.
+pub struct Faultless(pub FaultyStore);
+
+impl Place for Faultless {
+    fn new() -> Self {
+        Self(FaultyStore::new([]))
     }
     fn open(&self) -> TapeHandle {
         TapeHandle::over(Arc::new(self.0.clone()), TapeOptions::new(clock())).unwrap()

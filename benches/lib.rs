@@ -1,0 +1,3 @@
+//! Benchmarks of gametape beside its peers. Each prints what it measured; none asserts.
+//!
+//! - `cargo bench --bench tape`: the tape beside SQLite, redb and a plain file
