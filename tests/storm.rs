@@ -123,7 +123,10 @@ fn a_storm_of_kills_loses_nothing_and_repeats_nothing() {
         pids.push(process.id());
         // A start in the middle of forging surveys its package again (seconds), so fewer
         // kills fall there; the phases after it have two of three commits.
-        let forged = known.iter().filter(|l| l.contains("\"ForgeFinished\"")).count();
+        let forged = known
+            .iter()
+            .filter(|l| l.contains("\"ForgeFinished\""))
+            .count();
         let wanted = 1 + dice.below(if forged < 3 { 16 } else { 4 });
         let alive = commits.wait(wanted, &mut || {
             process.try_wait().expect("waited").is_some()
