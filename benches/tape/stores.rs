@@ -6,6 +6,7 @@ use gametape_tape::SledTape;
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,10 +27,11 @@ pub trait Store: Sized + Sync {
     fn close(self) -> Outcome<()>;
 }
 
-/// Bytes of a file, or of all files under a directory.
+/// Bytes that a file, or all files under a directory, take on the disk (files may have
+/// holes).
 pub fn bytes_under(path: &Path) -> io::Result<u64> {
     if path.is_file() {
-        return Ok(path.metadata()?.len());
+        return Ok(path.metadata()?.blocks() * 512);
     }
     let mut sum = 0;
     for entry in std::fs::read_dir(path)? {

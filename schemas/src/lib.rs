@@ -16,10 +16,12 @@
 //! - [`trajectory`]: the fold from events to attempts
 //! - [`dataset`]: rows that training reads
 //! - [`message`]: what actors say to one another
+//! - [`deadline`]: how long they wait for an answer
 
 pub mod attempt;
 pub mod codec;
 pub mod dataset;
+pub mod deadline;
 pub mod event;
 pub mod failure;
 pub mod ids;
@@ -32,6 +34,7 @@ pub use attempt::{
     AttemptEnd, AttemptKey, Completion, EndReason, PolicyRef, Sampling, Step, ToolCall,
 };
 pub use dataset::{ChatMessage, Dataset, DatasetKind, DatasetRow, Role};
+pub use deadline::Deadline;
 pub use event::{Event, NewEvent, Record};
 pub use failure::{Failure, FailureKind};
 pub use ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, SandboxId, StreamId, TaskId};

@@ -9,6 +9,7 @@ use crate::compact::{self, Command, Viewed};
 use crate::oracle;
 use actix::prelude::*;
 use gametape_schemas::attempt::Completion;
+use gametape_schemas::deadline::Deadline;
 use gametape_schemas::event::*;
 use gametape_schemas::message::*;
 use gametape_schemas::{
@@ -79,16 +80,26 @@ impl Handler<RunAttempts> for AgentActor {
 
 async fn ask<M, T>(to: &Recipient<M>, message: M) -> Result<T, Failure>
 where
-    M: Message<Result = Result<T, Failure>> + Send,
-    T: Send,
+    M: Message<Result = Result<T, Failure>> + Deadline + Send + 'static,
+    T: Send + 'static,
 {
-    to.send(message).await.unwrap_or_else(|error| {
-        Err(Failure::new(
+    let limit = message.deadline();
+    match to.send(message).timeout(limit).await {
+        Ok(answer) => answer,
+        Err(MailboxError::Timeout) => Err(Failure::new(
+            FailureKind::Timeout,
+            "GT-ACTOR-TIMEOUT",
+            format!(
+                "an actor that the agent asked did not answer within {} s",
+                limit.as_secs()
+            ),
+        )),
+        Err(MailboxError::Closed) => Err(Failure::new(
             FailureKind::ActorDied,
             "GT-ACTOR-DIED",
-            format!("an actor did not answer the agent: {error}"),
-        ))
-    })
+            "an actor that the agent asked died before it answered",
+        )),
+    }
 }
 
 /// One attempt under way.

@@ -15,6 +15,9 @@
 //! A frame is atomic by itself: it is one value under one key, written whole.
 
 use gametape_schemas::{Record, codec};
+use std::cell::RefCell;
+use std::io;
+use zstd::bulk::{Compressor, Decompressor};
 
 const MAGIC: &[u8; 4] = b"GTFR";
 /// Newest frame format that this version reads and writes.
@@ -68,6 +71,32 @@ pub struct Header {
     pub previous: [u8; 32],
 }
 
+thread_local! {
+    /// A context costs more to make than a frame to compress: one for each thread.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let context = match kept {
+            Some(context) => context,
+            None => kept.insert(Compressor::new(LEVEL)?),
+        };
+        context.compress(raw)
+    })
+}
+
+fn decompress(block: &[u8], length: usize) -> io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let context = match kept {
+            Some(context) => context,
+            None => kept.insert(Decompressor::new()?),
+        };
+        context.decompress(block, length)
+    })
+}
+
 /// Hash that the next frame names.
 pub fn hash(frame: &[u8]) -> [u8; 32] {
     *blake3::hash(frame).as_bytes()
@@ -109,8 +138,7 @@ pub fn pack<'a>(
         count += 1;
     }
     let length = u32::try_from(raw.len()).map_err(|_| unwritable("a block of 4 GiB"))?;
-    let block =
-        zstd::bulk::compress(&raw, LEVEL).map_err(|e| FrameError::Unwritable(e.to_string()))?;
+    let block = compress(&raw).map_err(|e| FrameError::Unwritable(e.to_string()))?;
     let mut out = Vec::with_capacity(CRC_END + block.len());
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&FORMAT.to_be_bytes());
@@ -181,7 +209,7 @@ pub fn read(frame: &[u8]) -> Result<(Header, Vec<Record>), FrameError> {
     if length > MAX_EVENT_BYTES + TARGET_BYTES {
         return Err(damaged("the block claims an impossible length"));
     }
-    let raw = zstd::bulk::decompress(frame.get(CRC_END..).unwrap_or_default(), length)
+    let raw = decompress(frame.get(CRC_END..).unwrap_or_default(), length)
         .map_err(|e| FrameError::Damaged(format!("the block does not decompress: {e}")))?;
     if raw.len() != length {
         return Err(damaged("the block is not as long as the header says"));

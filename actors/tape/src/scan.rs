@@ -1,7 +1,7 @@
 //! Reading frames in order, with everything checked that links them; and the index
 //! at opening.
 
-use crate::backend::{Backend, Pair, key_number};
+use crate::backend::{Backend, Pair, Pairs, key_number};
 use crate::error::TapeError;
 use crate::frame::{self, Header};
 use crate::index::{Index, IndexEntry, id_hash};
@@ -28,8 +28,13 @@ pub struct Tip {
 
 /// Reads one stored frame that should begin at `seq`.
 fn read_pair(seq: u64, pair: &Pair) -> Result<(Header, Vec<Record>), TapeError> {
-    let (key, value) = pair;
-    let (header, records) = frame::read(value).map_err(|e| TapeError::frame(seq, &e))?;
+    let (header, records) = frame::read(&pair.1).map_err(|e| TapeError::frame(seq, &e))?;
+    in_its_place(seq, &pair.0, &header)?;
+    Ok((header, records))
+}
+
+/// Whether a frame lies where it belongs.
+fn in_its_place(seq: u64, key: &[u8], header: &Header) -> Result<(), TapeError> {
     if key_number(key) != Some(header.first) {
         return Err(TapeError::corrupt(
             seq,
@@ -42,7 +47,7 @@ fn read_pair(seq: u64, pair: &Pair) -> Result<(Header, Vec<Record>), TapeError> 
             format!("the next event found is number {}", header.first),
         ));
     }
-    Ok((header, records))
+    Ok(())
 }
 
 /// Walks the frames from `tip` on: magic, checksum, hash chain, numbers, every event.
@@ -127,24 +132,71 @@ pub fn read(
     if from >= end || limit == 0 {
         return Ok(out);
     }
+    let stop = end.min(from.saturating_add(limit as u64));
+    let mut frames = backend.frames(from);
     let mut expected = None;
-    for pair in backend.frames(from) {
-        let pair = pair?;
-        let key = key_number(&pair.0);
-        let seq = expected.or(key.filter(|key| *key <= from)).unwrap_or(from);
-        let (header, records) = read_pair(seq, &pair)?;
-        expected = Some(seq + u64::from(header.count));
-        let room = limit - out.len();
-        let wanted = records.into_iter().filter(|r| r.seq >= from && r.seq < end);
-        out.extend(wanted.take(room));
-        if out.len() == limit || expected >= Some(end) {
-            return Ok(out);
+    while expected < Some(stop) {
+        let (pairs, next) = gather(&mut frames, from, expected, stop)?;
+        expected = Some(next);
+        for records in decode(&pairs)? {
+            let wanted = records.into_iter();
+            out.extend(wanted.filter(|r| r.seq >= from && r.seq < stop));
         }
     }
-    Err(TapeError::corrupt(
-        expected.unwrap_or(from).max(from),
-        "the event is missing",
-    ))
+    Ok(out)
+}
+
+/// Bytes of frames that are decoded together at most (and at least one frame).
+const GATHERED_BYTES: usize = 4 << 20;
+
+/// The next frames, each with the sequence number at which it should begin, and the
+/// number behind them.
+fn gather(
+    frames: &mut Pairs<'_>,
+    from: u64,
+    mut expected: Option<u64>,
+    stop: u64,
+) -> Result<(Vec<(u64, Pair)>, u64), TapeError> {
+    let (mut pairs, mut bytes) = (Vec::new(), 0);
+    while bytes < GATHERED_BYTES && expected < Some(stop) {
+        let missing = || {
+            let seq = expected.unwrap_or(from).max(from);
+            TapeError::corrupt(seq, "the event is missing")
+        };
+        let pair = frames.next().transpose()?.ok_or_else(missing)?;
+        let key = key_number(&pair.0);
+        let seq = expected.or(key.filter(|key| *key <= from)).unwrap_or(from);
+        let header = frame::check(&pair.1).map_err(|e| TapeError::frame(seq, &e))?;
+        in_its_place(seq, &pair.0, &header)?;
+        bytes += header.raw as usize;
+        expected = Some(seq + u64::from(header.count.max(1)));
+        pairs.push((seq, pair));
+    }
+    Ok((pairs, expected.unwrap_or(from)))
+}
+
+/// Decodes frames, on several threads where there are many: decompressing and decoding
+/// is most of a replay.
+fn decode(pairs: &[(u64, Pair)]) -> Result<Vec<Vec<Record>>, TapeError> {
+    let one = |(seq, pair): &(u64, Pair)| read_pair(*seq, pair).map(|(_, records)| records);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(8).min(pairs.len() / 4);
+    if threads < 2 {
+        return pairs.iter().map(one).collect();
+    }
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = pairs
+            .chunks(pairs.len().div_ceil(threads))
+            .map(|part| scope.spawn(move || part.iter().map(one).collect::<Result<Vec<_>, _>>()))
+            .collect();
+        let mut all = Vec::with_capacity(pairs.len());
+        for part in parts {
+            // A panic of a decoder goes on here, as it would without threads.
+            let decoded = part.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+            all.extend(decoded?);
+        }
+        Ok(all)
+    })
 }
 
 /// The events of these sequence numbers (ascending); each frame is read once.

@@ -1,0 +1,61 @@
+//! How long an asker waits for an answer at most. An actor that hangs is then a failure
+//! of ours with a name, and not a loop that stands still.
+//!
+//! The limits are far above what the work takes: they are for defects, not for slow
+//! machines. What may rightly take hours (a training, a batch of attempts) is bounded by
+//! the limits of its own parts and by the stop on request.
+
+use crate::message::*;
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A message that somebody waits for.
+pub trait Deadline {
+    /// The longest wait.
+    fn deadline(&self) -> Duration;
+}
+
+macro_rules! fixed {
+    ($($message:ident: $limit:expr),+ $(,)?) => {
+        $(impl Deadline for $message {
+            fn deadline(&self) -> Duration {
+                $limit
+            }
+        })+
+    };
+}
+
+fixed!(
+    Append: 5 * MINUTE,
+    Read: 5 * MINUTE,
+    Provision: HOUR,
+    // Sandboxes wait for each other where many are asked for at once.
+    OpenSandbox: 30 * MINUTE,
+    ReadFile: 30 * MINUTE,
+    WriteFile: 30 * MINUTE,
+    DiffSandbox: 30 * MINUTE,
+    ApplyPatch: 30 * MINUTE,
+    CloseSandbox: 30 * MINUTE,
+    GradePatch: HOUR,
+    Generate: HOUR,
+    ScoreAnswers: HOUR,
+    KeepModels: HOUR,
+    ScoreTrajectories: 6 * HOUR,
+    RunAttempts: DAY,
+    Train: 30 * DAY,
+);
+
+impl Deadline for Exec {
+    fn deadline(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms) + 30 * MINUTE
+    }
+}
+
+impl Deadline for RunTests {
+    fn deadline(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms) + 30 * MINUTE
+    }
+}
