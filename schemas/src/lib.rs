@@ -16,8 +16,9 @@
 //! - [`trajectory`]: the fold from events to attempts
 //! - [`dataset`]: rows that training reads
 //! - [`message`]: what actors say to one another
-//! - [`deadline`]: how long they wait for an answer
+//! - [`deadline`], [`ask`]: how long they wait for an answer, and how they ask
 
+pub mod ask;
 pub mod attempt;
 pub mod codec;
 pub mod dataset;

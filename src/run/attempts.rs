@@ -3,8 +3,8 @@
 use super::driver::{Driver, internal};
 use super::progress::Phase;
 use crate::forge::{self, ForgeDeps, ForgePlan, News, Wanted};
-use crate::rooms::ask;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use gametape_schemas::ask::ask;
 use gametape_schemas::event::{AttemptScheduled, EnvironmentProvisioned, Graded, NewEvent};
 use gametape_schemas::message::{
     AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts, TaskAttempts,

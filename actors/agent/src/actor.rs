@@ -8,8 +8,8 @@
 use crate::compact::{self, Command, Viewed};
 use crate::oracle;
 use actix::prelude::*;
+use gametape_schemas::ask::{ask, ask_again};
 use gametape_schemas::attempt::Completion;
-use gametape_schemas::deadline::Deadline;
 use gametape_schemas::event::*;
 use gametape_schemas::message::*;
 use gametape_schemas::{
@@ -75,30 +75,6 @@ impl Handler<RunAttempts> for AgentActor {
             model: message.model,
         };
         Box::pin(async move { group.run(message.groups).await })
-    }
-}
-
-async fn ask<M, T>(to: &Recipient<M>, message: M) -> Result<T, Failure>
-where
-    M: Message<Result = Result<T, Failure>> + Deadline + Send + 'static,
-    T: Send + 'static,
-{
-    let limit = message.deadline();
-    match to.send(message).timeout(limit).await {
-        Ok(answer) => answer,
-        Err(MailboxError::Timeout) => Err(Failure::new(
-            FailureKind::Timeout,
-            "GT-ACTOR-TIMEOUT",
-            format!(
-                "an actor that the agent asked did not answer within {} s",
-                limit.as_secs()
-            ),
-        )),
-        Err(MailboxError::Closed) => Err(Failure::new(
-            FailureKind::ActorDied,
-            "GT-ACTOR-DIED",
-            "an actor that the agent asked died before it answered",
-        )),
     }
 }
 
@@ -239,7 +215,8 @@ impl Group {
         if events.is_empty() {
             return Ok(());
         }
-        ask(&self.rooms.append, Append { events }).await.map(|_| ())
+        ask_again(&self.rooms.append, Append { events }).await?;
+        Ok(())
     }
 
     /// Opens the sandbox and carries out what is recorded.
