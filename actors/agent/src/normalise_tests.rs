@@ -159,6 +159,13 @@ proptest! {
             Agreement::Under(rules) => {
                 prop_assert!(!rules.is_empty() && was != is);
                 prop_assert_eq!(normalise(&was), normalise(&is));
+                for left_out in &rules {
+                    let named = |name| rules.contains(&name) && name != *left_out;
+                    let fewer: Vec<bool> = rule_names().map(named).collect();
+                    let mut lines = was.lines().zip(is.lines());
+                    let agree = lines.all(|(was, is)| Line::read(was).agrees(&Line::read(is), &fewer));
+                    prop_assert!(!agree, "{left_out} is not needed\n{was}\n{is}");
+                }
             }
             Agreement::Differs(place) => prop_assert!(false, "{was}\n{is}\n{place:?}"),
         }
