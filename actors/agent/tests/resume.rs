@@ -248,6 +248,13 @@ async fn a_lower_limit_on_turns_is_no_divergence() {
         matches!(&outcomes[0], AttemptOutcome::Ended(end) if end.reason == EndReason::TurnLimit)
     );
     assert!(ended.prompts().is_empty());
+    // And what ended it for another reason ends it for that one.
+    let stuck = rig_with(None, &["?", "?", "?"]);
+    let before = stuck.run(model(), vec![plan(0)]).await.unwrap();
+    let mut resumed = plan(0);
+    resumed.recorded = steps(&stuck, &plan(0));
+    let again = Rig::with_turns(1);
+    assert_eq!(again.run(model(), vec![resumed]).await.unwrap(), before);
 }
 
 #[actix::test]
