@@ -2,11 +2,12 @@
 //!
 //! One event on the tape is a MessagePack **map** with named fields (arrays break
 //! when a field moves): envelope fields, the type name, the schema version and the
-//! body as opaque bytes. Bodies of an older version pass through `upcast`.
+//! body as opaque bytes. Bodies of an older version pass through `upcast.rs`.
 
 use crate::event::{Event, Record};
 use crate::ids::StreamId;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// One event as it lies on the tape. Field names are short: they are stored.
 #[derive(Serialize, Deserialize)]
@@ -79,7 +80,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, CodecError> {
     if stored.schema > current {
         return Err(unknown());
     }
-    let body = upcast(&stored.kind, stored.schema, current, &stored.body).ok_or_else(unknown)?;
+    let body = upcast(&stored.kind, stored.schema, current, &stored.body).ok_or_else(unknown)??;
     let event = Event::decode_body(&stored.kind, &body).ok_or_else(unknown)??;
     Ok(Record {
         seq: stored.seq,
@@ -93,13 +94,16 @@ pub fn decode(bytes: &[u8]) -> Result<Record, CodecError> {
     })
 }
 
-/// Brings a body from version `from` to version `to`. Pure. There is one version of
-/// every body so far, so this only recognises it; an upcaster is a `match` arm here.
+/// Brings a body from version `from` to version `to`, one version at a time. Pure.
+/// `None` when a version on the way is not known.
 fn upcast<'a>(
-    _kind: &str,
+    kind: &str,
     from: u16,
     to: u16,
     body: &'a [u8],
-) -> Option<std::borrow::Cow<'a, [u8]>> {
-    (from == to).then_some(std::borrow::Cow::Borrowed(body))
+) -> Option<Result<Cow<'a, [u8]>, CodecError>> {
+    (from..to).try_fold(Ok(Cow::Borrowed(body)), |body, version| {
+        let step = crate::upcast::step(kind, version)?;
+        Some(body.and_then(|body| step(&body).map(Cow::Owned)))
+    })
 }

@@ -1,9 +1,11 @@
 //! What is written on the tape. Names are past tense: an event is a fact.
 //!
 //! Shapes are frozen once released: a change of a body raises its version in
-//! [`Event::schema_version`] and adds an upcaster in [`crate::codec`].
+//! [`Event::schema_version`] and adds an upcaster in `upcast.rs`, which
+//! says how.
 
 use crate::attempt::{AttemptEnd, AttemptKey, Step};
+use crate::divergence::Divergence;
 use crate::failure::Failure;
 use crate::ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, StreamId, TaskId};
 use crate::task::Task;
@@ -95,8 +97,10 @@ events! {
     Graded(Graded) = 1,
     /// A verifier gave its probability that the hidden tests pass.
     VerifierScored(VerifierScored) = 1,
+    /// The recorded steps were carried out again, and agreed.
+    AttemptReplayed(AttemptReplayed) = 1,
     /// A replay diverged from the record; the attempt is scheduled anew.
-    AttemptAbandoned(AttemptAbandoned) = 1,
+    AttemptAbandoned(AttemptAbandoned) = 2,
     /// A failure of ours ended the attempt.
     AttemptFailed(AttemptFailed) = 1,
     /// A recipe was folded over a prefix of the tape.
@@ -308,6 +312,20 @@ pub struct VerifierScored {
     pub score: f64,
 }
 
+/// Body of [`Event::AttemptReplayed`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AttemptReplayed {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// How many recorded steps were carried out again.
+    pub steps: u32,
+    /// Names of the rules without which they would not have agreed; empty when the texts
+    /// were equal.
+    pub rules: Vec<String>,
+    /// Version of the rules (`normalise/1`).
+    pub rules_version: String,
+}
+
 /// Body of [`Event::AttemptAbandoned`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AttemptAbandoned {
@@ -315,12 +333,13 @@ pub struct AttemptAbandoned {
     pub attempt: AttemptId,
     /// Step at which the replay differed.
     pub step: u32,
-    /// Which field differed.
-    pub field: String,
-    /// What was recorded, capped.
-    pub recorded: String,
-    /// What came now, capped.
-    pub replayed: String,
+    /// What differed there, under all rules.
+    pub divergence: Divergence,
+    /// Names of the rules without which the steps before it would not have agreed.
+    pub rules: Vec<String>,
+    /// Version of the rules (`normalise/1`); `none` where texts were compared as they
+    /// are.
+    pub rules_version: String,
 }
 
 /// Body of [`Event::AttemptFailed`].

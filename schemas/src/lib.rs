@@ -11,8 +11,10 @@
 //! - [`task`]: what is to be solved, and in which environment
 //! - [`attempt`]: one try of a policy at a task, and the steps it took
 //! - [`verdict`]: what the hidden tests said
+//! - [`divergence`]: where a replay and its record part
 //! - [`event`]: what is written on the tape, and its envelope
 //! - [`codec`]: events to bytes and back, with versions
+//! - `upcast`: bodies of earlier versions, and how to add the next
 //! - [`trajectory`]: the fold from events to attempts
 //! - [`dataset`]: rows that training reads
 //! - [`message`]: what actors say to one another
@@ -23,12 +25,14 @@ pub mod attempt;
 pub mod codec;
 pub mod dataset;
 pub mod deadline;
+pub mod divergence;
 pub mod event;
 pub mod failure;
 pub mod ids;
 pub mod message;
 pub mod task;
 pub mod trajectory;
+mod upcast;
 pub mod verdict;
 
 pub use attempt::{
@@ -36,6 +40,7 @@ pub use attempt::{
 };
 pub use dataset::{ChatMessage, Dataset, DatasetKind, DatasetRow, Role};
 pub use deadline::Deadline;
+pub use divergence::{Diverged, Divergence};
 pub use event::{Event, NewEvent, Record};
 pub use failure::{Failure, FailureKind};
 pub use ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, SandboxId, StreamId, TaskId};

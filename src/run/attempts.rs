@@ -203,6 +203,7 @@ impl Driver {
                     key: key.clone(),
                     recorded: known.map(|t| t.steps.clone()).unwrap_or_default(),
                     failures: known.map_or(0, |t| t.failures.len() as u32),
+                    replays: known.map_or(0, |t| t.replays),
                 });
             }
             let task = self.task(&group.task)?;

@@ -12,8 +12,9 @@
 use gametape_schemas::attempt::{AttemptEnd, EndReason, Sampling};
 use gametape_schemas::event::*;
 use gametape_schemas::{
-    AttemptId, AttemptKey, CheckpointId, DatasetKind, Digest, EnvironmentId, Event, Failure,
-    FailureKind, Record, RunId, Split, StreamId, Task, TaskId, Verdict, VerdictOutcome,
+    AttemptId, AttemptKey, CheckpointId, DatasetKind, Digest, Diverged, Divergence, EnvironmentId,
+    Event, Failure, FailureKind, Record, RunId, Split, StreamId, Task, TaskId, Verdict,
+    VerdictOutcome,
 };
 use gametape_supervisor::{
     AttemptsPlan, Breaker, BreakerPolicy, Budget, LoopPlan, LoopState, Next, Permit, Price,
@@ -394,9 +395,9 @@ impl World {
             1 => Event::AttemptAbandoned(AttemptAbandoned {
                 attempt,
                 step: 0,
-                field: "observation".into(),
-                recorded: String::new(),
-                replayed: String::new(),
+                divergence: Divergence::of_values(Diverged::Ended, "a", "b"),
+                rules: vec![],
+                rules_version: "none".into(),
             }),
             _ => {
                 for breaker in process.breakers.values_mut() {
@@ -500,6 +501,53 @@ fn check(what: &Next, state: &LoopState) {
         }
         Next::Train(kind) => assert!(state.trained(*kind).is_none()),
         _ => {}
+    }
+}
+
+#[test]
+fn a_diverged_attempt_comes_back_under_the_next_generation() {
+    let plan = plan();
+    let mut world = World {
+        tape: Vec::new(),
+        dice: SmallRng::seed_from_u64(1),
+    };
+    let attempts = |world: &World| match next(&plan, &LoopState::fold(&world.tape)) {
+        Next::Attempts(_, groups) => Ok(groups[0].attempts[0].clone()),
+        other => Err(other),
+    };
+    // As far as the first attempts.
+    while let Err(other) = attempts(&world) {
+        let state = LoopState::fold(&world.tape);
+        world.act(other, &state);
+    }
+    for generation in 0..=plan.retries {
+        let (attempt, key) = attempts(&world).unwrap();
+        assert_eq!(key.generation, generation);
+        let scheduled = AttemptScheduled {
+            attempt: attempt.clone(),
+            key,
+            purpose: "teacher".into(),
+        };
+        while world.append(Event::AttemptScheduled(scheduled.clone())) {}
+        // Agreement changes nothing: the attempt is still to be finished.
+        let replayed = AttemptReplayed {
+            attempt: attempt.clone(),
+            steps: 1,
+            rules: vec![],
+            rules_version: "normalise/1".into(),
+        };
+        while world.append(Event::AttemptReplayed(replayed.clone())) {}
+        assert_eq!(attempts(&world).unwrap().0, attempt);
+        let abandoned = AttemptAbandoned {
+            attempt: attempt.clone(),
+            step: 1,
+            divergence: Divergence::of_values(Diverged::ExitCode, "0", "1"),
+            rules: vec![],
+            rules_version: "normalise/1".into(),
+        };
+        while world.append(Event::AttemptAbandoned(abandoned.clone())) {}
+        let after = attempts(&world);
+        assert!(after.is_err() || after.unwrap().0 != attempt);
     }
 }
 

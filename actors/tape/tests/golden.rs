@@ -183,12 +183,23 @@ fn samples() -> Vec<Event> {
             logprob_no: -1.5,
             score: 0.777_299_861_174_690_6,
         }),
+        Event::AttemptReplayed(AttemptReplayed {
+            attempt: attempt(),
+            steps: 4,
+            rules: vec!["clock".into(), "duration".into()],
+            rules_version: "normalise/1".into(),
+        }),
         Event::AttemptAbandoned(AttemptAbandoned {
             attempt: attempt(),
             step: 4,
-            field: "observation".into(),
-            recorded: "a".into(),
-            replayed: "b".into(),
+            divergence: Divergence {
+                field: Diverged::Observation,
+                line: Some(2),
+                recorded: "ran:\nassert 3 == 4".into(),
+                replayed: "ran:\nassert 3 == 5".into(),
+            },
+            rules: vec!["clock".into()],
+            rules_version: "normalise/1".into(),
         }),
         Event::AttemptFailed(AttemptFailed {
             attempt: attempt(),
@@ -324,6 +335,51 @@ fn the_bytes_of_every_event_type_are_the_frozen_ones() {
             frozen, bytes,
             "{name}: the form on the tape changed: raise the event's version and write an upcaster"
         );
+    }
+}
+
+/// What the frozen bytes of older versions are read as, by file.
+fn older_samples() -> Vec<(&'static str, Event)> {
+    vec![(
+        "AttemptAbandoned.v1",
+        Event::AttemptAbandoned(AttemptAbandoned {
+            attempt: attempt(),
+            step: 4,
+            divergence: Divergence {
+                field: Diverged::Observation,
+                line: Some(1),
+                recorded: "a".into(),
+                replayed: "b".into(),
+            },
+            rules: vec![],
+            rules_version: "none".into(),
+        }),
+    )]
+}
+
+#[test]
+fn what_older_versions_wrote_is_read_in_todays_shape() {
+    let mut known: Vec<String> = samples()
+        .iter()
+        .map(|event| format!("{}.v{}", event.kind(), event.schema_version()))
+        .collect();
+    for (name, event) in older_samples() {
+        let frozen = std::fs::read_to_string(folder().join(format!("{name}.hex"))).unwrap();
+        let bytes = from_hex(&frozen);
+        let sample = record(event);
+        assert_eq!(codec::decode(&bytes).unwrap(), sample, "{name}");
+        assert_ne!(
+            codec::encode(&sample).unwrap(),
+            bytes,
+            "{name} is not older"
+        );
+        known.push(name.to_owned());
+    }
+    // No frozen form is without its meaning.
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(known.contains(&name), "{name}: say what it is read as");
     }
 }
 
