@@ -3,10 +3,10 @@
 use crate::system::now_micros;
 use actix::prelude::*;
 use gametape_schemas::ask::ask_again;
-use gametape_schemas::event::{ActorDied, ActorRestarted, NewEvent};
+use gametape_schemas::event::{ActorDied, ActorRestarted, DeathCause, NewEvent};
 use gametape_schemas::message::Append;
 use gametape_schemas::{Event, Failure, FailureKind, RunId, StreamId};
-use gametape_supervisor::{ChildReport, ChildSpec, Death, Faults, Line, RestartPolicy, Supervised};
+use gametape_supervisor::{ChildReport, ChildSpec, Faults, Line, RestartPolicy, Supervised};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -99,7 +99,7 @@ fn put_on_tape(append: Option<&Recipient<Append>>, report: ChildReport) {
             format!("died-{actor}-{now}"),
             Event::ActorDied(ActorDied {
                 actor,
-                panicked: cause == Death::Panic,
+                cause,
                 deaths,
             }),
         ),
@@ -111,7 +111,7 @@ fn put_on_tape(append: Option<&Recipient<Append>>, report: ChildReport) {
             format!("gave-up-{actor}-{now}"),
             Event::ActorDied(ActorDied {
                 actor,
-                panicked: true,
+                cause: DeathCause::GivenUp,
                 deaths,
             }),
         ),

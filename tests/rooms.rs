@@ -9,13 +9,12 @@ use gametape_environment::{EnvironmentActor, EnvironmentOptions};
 use gametape_grader::GraderActor;
 use gametape_grader::actor::{GraderOptions, GraderRooms};
 use gametape_model::{HostOptions, ModelActor, ModelHost};
+use gametape_schemas::event::DeathCause;
 use gametape_schemas::message::*;
 use gametape_schemas::{
     CheckpointId, Deadline, Digest, EnvironmentId, Failure, FailureKind, SandboxId,
 };
-use gametape_supervisor::{
-    ChildReport, ChildSpec, Death, Fault, FaultPlan, RestartPolicy, Supervised,
-};
+use gametape_supervisor::{ChildReport, ChildSpec, Fault, FaultPlan, RestartPolicy, Supervised};
 use gametape_tape::{MemoryStore, TapeActor, TapeHandle, TapeOptions};
 use gametape_trainer::{TrainerActor, TrainerOptions};
 use gametape_verifier::VerifierActor;
@@ -122,7 +121,11 @@ async fn drill<A, M, T>(
             causes.push(cause);
         }
     }
-    assert_eq!(causes, [Death::Panic, Death::Hang, Death::Hang], "{name}");
+    assert_eq!(
+        causes,
+        [DeathCause::Panic, DeathCause::Hang, DeathCause::Hang],
+        "{name}"
+    );
 }
 
 fn is<T>(answer: &Result<T, Failure>, code: &str) -> bool {

@@ -72,7 +72,7 @@ events! {
     /// The loop came to its end.
     RunFinished(RunFinished) = 1,
     /// An actor died.
-    ActorDied(ActorDied) = 1,
+    ActorDied(ActorDied) = 2,
     /// A fresh actor took its place.
     ActorRestarted(ActorRestarted) = 1,
     /// An environment is ready on this machine.
@@ -171,10 +171,27 @@ pub struct RunFinished {
 pub struct ActorDied {
     /// Which actor.
     pub actor: String,
-    /// Panic or stop.
-    pub panicked: bool,
+    /// How.
+    pub cause: DeathCause,
     /// How often it has died.
     pub deaths: u32,
+}
+
+/// How an actor came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeathCause {
+    /// A handler, or what makes the actor, panicked.
+    Panic,
+    /// It stopped by itself.
+    Stop,
+    /// It did not answer within a message's deadline.
+    Hang,
+    /// It was ended because one that it leans on was made anew. Does not count against
+    /// its own limits.
+    Renewal,
+    /// It had died too often: no other took its place, and the process ended.
+    GivenUp,
 }
 
 /// Body of [`Event::ActorRestarted`].

@@ -12,7 +12,7 @@
 
 use crate::codec::CodecError;
 use crate::divergence::{Diverged, Divergence, first_difference};
-use crate::event::AttemptAbandoned;
+use crate::event::{ActorDied, AttemptAbandoned, DeathCause};
 use crate::ids::AttemptId;
 use serde::Deserialize;
 
@@ -22,6 +22,7 @@ pub(crate) type Upcaster = fn(&[u8]) -> Result<Vec<u8>, CodecError>;
 /// What takes a body of event type `kind` from version `from` to the next.
 pub(crate) fn step(kind: &str, from: u16) -> Option<Upcaster> {
     match (kind, from) {
+        ("ActorDied", 1) => Some(actor_died_1),
         ("AttemptAbandoned", 1) => Some(attempt_abandoned_1),
         _ => None,
     }
@@ -61,6 +62,28 @@ fn attempt_abandoned_1(body: &[u8]) -> Result<Vec<u8>, CodecError> {
         },
         rules: Vec::new(),
         rules_version: "none".to_owned(),
+    })?)
+}
+
+/// Version 1 of [`ActorDied`].
+#[derive(Deserialize)]
+struct ActorDiedV1 {
+    actor: String,
+    panicked: bool,
+    deaths: u32,
+}
+
+/// Version 2 has the cause as a type. Hangs and renewals were not noticed before it.
+fn actor_died_1(body: &[u8]) -> Result<Vec<u8>, CodecError> {
+    let old: ActorDiedV1 = rmp_serde::from_slice(body)?;
+    let cause = match old.panicked {
+        true => DeathCause::Panic,
+        false => DeathCause::Stop,
+    };
+    Ok(rmp_serde::to_vec_named(&ActorDied {
+        actor: old.actor,
+        cause,
+        deaths: old.deaths,
     })?)
 }
 

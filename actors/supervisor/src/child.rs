@@ -17,6 +17,7 @@ use crate::restart::RestartPolicy;
 use actix::fut::wrap_future;
 use actix::prelude::*;
 use gametape_schemas::ask::unanswered;
+use gametape_schemas::event::DeathCause;
 use gametape_schemas::{Deadline, Failure, FailureKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub enum ChildReport {
         /// Its name.
         actor: String,
         /// Why.
-        cause: Death,
+        cause: DeathCause,
         /// Deaths of this child so far.
         deaths: u32,
     },
@@ -49,20 +50,6 @@ pub enum ChildReport {
         /// Deaths of this child so far.
         deaths: u32,
     },
-}
-
-/// How a child ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Death {
-    /// A handler, or the factory, panicked.
-    Panic,
-    /// It stopped by itself.
-    Stop,
-    /// It did not answer within a message's deadline.
-    Hang,
-    /// It was ended because a child that it leans on was made anew. Does not count
-    /// against its own limits.
-    Renewal,
 }
 
 /// What a supervised child is made of.

@@ -3,11 +3,12 @@
 //! A child that hangs cannot be killed inside a process: it is told to stop and left
 //! behind, and whatever it holds is freed when it lets go.
 
-use crate::child::{ChildReport, ChildSpec, Death};
+use crate::child::{ChildReport, ChildSpec};
 use crate::line::Notice;
 use crate::restart::Verdict;
 use actix::fut::wrap_future;
 use actix::prelude::*;
+use gametape_schemas::event::DeathCause;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -111,18 +112,18 @@ impl<A: Actor<Context = Context<A>>> Keeper<A> {
         while let Some(notice) = inbox.recv().await {
             let cause = match notice {
                 Notice::Over => break,
-                Notice::Renew => Death::Renewal,
+                Notice::Renew => DeathCause::Renewal,
                 Notice::Died { life, .. } | Notice::Hung { life } if life != self.life => continue,
-                Notice::Died { panicked: true, .. } => Death::Panic,
-                Notice::Died { .. } => Death::Stop,
-                Notice::Hung { .. } => Death::Hang,
+                Notice::Died { panicked: true, .. } => DeathCause::Panic,
+                Notice::Died { .. } => DeathCause::Stop,
+                Notice::Hung { .. } => DeathCause::Hang,
             };
             if self.is_given_up() {
                 continue;
             }
             self.retire(cause);
             let backoff_ms = match cause {
-                Death::Renewal => 0,
+                DeathCause::Renewal => 0,
                 _ => match self.verdict() {
                     Verdict::RestartAfter(ms) => ms,
                     Verdict::Escalate => {
@@ -145,7 +146,7 @@ impl<A: Actor<Context = Context<A>>> Keeper<A> {
                 backoff_ms,
             });
             if let (Some(line), Some(place)) = (&self.spec.line, self.place)
-                && cause != Death::Renewal
+                && cause != DeathCause::Renewal
             {
                 line.renew_behind(place);
             }
@@ -193,16 +194,16 @@ impl<A: Actor<Context = Context<A>>> Keeper<A> {
     }
 
     /// The child's life is over, whether it knows or not.
-    fn retire(&mut self, cause: Death) {
+    fn retire(&mut self, cause: DeathCause) {
         self.life += 1;
         if let Standing::Up(child) = self.standing.send_replace(Standing::Coming) {
-            if cause == Death::Hang {
+            if cause == DeathCause::Hang {
                 child.hung.send_replace(true);
             }
             // One that is dead already has closed its ears.
             let _ = child.orders.send(Order::Stop);
         }
-        if cause != Death::Renewal {
+        if cause != DeathCause::Renewal {
             self.deaths.push((self.spec.clock)());
         }
         let (actor, deaths) = (self.spec.name.clone(), self.death_count());

@@ -30,7 +30,7 @@ pub mod restart;
 
 pub use breaker::{Breaker, BreakerPolicy, Permit, Resource};
 pub use budget::{Budget, Exceeded, Price, Spent};
-pub use child::{ChildReport, ChildSpec, Death, Supervised};
+pub use child::{ChildReport, ChildSpec, Supervised};
 pub use core::{AttemptGroup, LoopState, Next, Purpose, next};
 pub use fault::{Fault, FaultPlan, Faults};
 pub use line::Line;

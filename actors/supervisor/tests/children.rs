@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use actix::prelude::*;
+use gametape_schemas::event::DeathCause;
 use gametape_schemas::{Deadline, Failure};
 use gametape_supervisor::{
-    ChildReport, ChildSpec, Death, Fault, FaultPlan, Line, RestartPolicy, Supervised,
+    ChildReport, ChildSpec, Fault, FaultPlan, Line, RestartPolicy, Supervised,
 };
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -109,7 +110,7 @@ async fn ask(child: &Addr<Supervised<Counter>>, what: Do) -> Result<u32, String>
     })
 }
 
-async fn expect(reports: &mut Reports, cause: Death, deaths: u32) {
+async fn expect(reports: &mut Reports, cause: DeathCause, deaths: u32) {
     match reports.recv().await.unwrap() {
         ChildReport::Died {
             cause: was,
@@ -137,17 +138,17 @@ async fn whatever_ends_a_child_a_fresh_one_takes_its_place() {
     // Not "is being restarted": what comes in between waits for the fresh one, which
     // knows nothing of the dead one's state.
     assert_eq!(ask(&child, Do::Count).await, Ok(1));
-    expect(&mut reports, Death::Panic, 1).await;
+    expect(&mut reports, DeathCause::Panic, 1).await;
     assert_eq!(ask(&child, Do::Stop).await, died);
     assert_eq!(ask(&child, Do::Count).await, Ok(1));
-    expect(&mut reports, Death::Stop, 2).await;
+    expect(&mut reports, DeathCause::Stop, 2).await;
     assert_eq!(ask(&child, Do::Count).await, died, "a panic on purpose");
     assert_eq!(ask(&child, Do::Count).await, Ok(1));
-    expect(&mut reports, Death::Panic, 3).await;
+    expect(&mut reports, DeathCause::Panic, 3).await;
     let hung = Err("GT-ACTOR-TIMEOUT".to_owned());
     assert_eq!(ask(&child, Do::Count).await, hung);
     assert_eq!(ask(&child, Do::Count).await, Ok(1));
-    expect(&mut reports, Death::Hang, 4).await;
+    expect(&mut reports, DeathCause::Hang, 4).await;
 }
 
 #[actix::test]
@@ -157,7 +158,7 @@ async fn what_waits_for_a_hanging_child_is_answered() {
     let child = Supervised::start_child(spec);
     let all = (0..40).map(|_| ask(&child, Do::Count));
     let answers = futures_util::future::join_all(all).await;
-    expect(&mut reports, Death::Hang, 1).await;
+    expect(&mut reports, DeathCause::Hang, 1).await;
     assert_eq!(answers[0], Err("GT-ACTOR-TIMEOUT".to_owned()));
     // Sixteen were in its hands; the others had to wait and met the fresh one.
     let died = Err("GT-ACTOR-DIED".to_owned());
@@ -170,7 +171,7 @@ async fn too_many_deaths_escalate_and_the_rest_is_told() {
     let (spec, mut reports, _open) = spec("counter", 1);
     let child = Supervised::start_child(spec);
     assert!(ask(&child, Do::Panic).await.is_err());
-    expect(&mut reports, Death::Panic, 1).await;
+    expect(&mut reports, DeathCause::Panic, 1).await;
     assert!(ask(&child, Do::Panic).await.is_err());
     assert!(matches!(
         reports.recv().await.unwrap(),
@@ -199,7 +200,7 @@ async fn a_factory_that_panics_is_a_death_like_any_other() {
     let child = Supervised::start_child(spec);
     assert_eq!(ask(&child, Do::Count).await, Ok(1));
     for deaths in 1..=2 {
-        expect(&mut reports, Death::Panic, deaths).await;
+        expect(&mut reports, DeathCause::Panic, deaths).await;
     }
 }
 
@@ -248,9 +249,9 @@ async fn those_behind_in_the_line_are_made_anew_and_those_before_are_not() {
     }
     for round in 1..4 {
         assert!(ask(&children[1], Do::Panic).await.is_err());
-        expect(&mut all_reports[1], Death::Panic, round).await;
+        expect(&mut all_reports[1], DeathCause::Panic, round).await;
         // A renewal is nobody's fault: it does not count against an intensity of none.
-        expect(&mut all_reports[2], Death::Renewal, 0).await;
+        expect(&mut all_reports[2], DeathCause::Renewal, 0).await;
         assert_eq!(ask(&children[0], Do::Count).await, Ok(1 + round), "kept");
         assert_eq!(ask(&children[1], Do::Count).await, Ok(1), "fresh");
         assert_eq!(ask(&children[2], Do::Count).await, Ok(1), "fresh");

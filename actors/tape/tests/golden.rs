@@ -103,7 +103,7 @@ fn samples() -> Vec<Event> {
         }),
         Event::ActorDied(ActorDied {
             actor: "grader".into(),
-            panicked: true,
+            cause: DeathCause::Hang,
             deaths: 2,
         }),
         Event::ActorRestarted(ActorRestarted {
@@ -340,21 +340,31 @@ fn the_bytes_of_every_event_type_are_the_frozen_ones() {
 
 /// What the frozen bytes of older versions are read as, by file.
 fn older_samples() -> Vec<(&'static str, Event)> {
-    vec![(
-        "AttemptAbandoned.v1",
-        Event::AttemptAbandoned(AttemptAbandoned {
-            attempt: attempt(),
-            step: 4,
-            divergence: Divergence {
-                field: Diverged::Observation,
-                line: Some(1),
-                recorded: "a".into(),
-                replayed: "b".into(),
-            },
-            rules: vec![],
-            rules_version: "none".into(),
-        }),
-    )]
+    vec![
+        (
+            "ActorDied.v1",
+            Event::ActorDied(ActorDied {
+                actor: "grader".into(),
+                cause: DeathCause::Panic,
+                deaths: 2,
+            }),
+        ),
+        (
+            "AttemptAbandoned.v1",
+            Event::AttemptAbandoned(AttemptAbandoned {
+                attempt: attempt(),
+                step: 4,
+                divergence: Divergence {
+                    field: Diverged::Observation,
+                    line: Some(1),
+                    recorded: "a".into(),
+                    replayed: "b".into(),
+                },
+                rules: vec![],
+                rules_version: "none".into(),
+            }),
+        ),
+    ]
 }
 
 #[test]
