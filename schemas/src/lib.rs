@@ -20,6 +20,8 @@
 //! - [`message`]: what actors say to one another
 //! - [`deadline`], [`ask`]: how long they wait for an answer, and how they ask
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod ask;
 pub mod attempt;
 pub mod codec;
