@@ -38,6 +38,15 @@ macro_rules! events {
                 match self { $( Self::$name(body) => rmp_serde::to_vec_named(body), )+ }
             }
 
+            /// The body as JSON text, for readers outside. What JSON cannot say (a loss
+            /// that is not a number) is `null`.
+            ///
+            /// # Errors
+            /// When a body has no JSON form.
+            pub fn body_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+                match self { $( Self::$name(body) => serde_json::to_vec(body), )+ }
+            }
+
             /// The current version of the body of event type `kind`.
             pub(crate) fn current_version(kind: &str) -> Option<u16> {
                 match kind { $( stringify!($name) => Some($version), )+ _ => None }

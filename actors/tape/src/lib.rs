@@ -16,7 +16,8 @@
 //! - [`scan`]: reading frames with their links checked; the index at opening
 //! - [`actor`]: messages in front of the handle
 //! - [`examine`]: verify, stats, read everything
-//! - [`transfer`]: export, import
+//! - [`transfer`]: export, import; JSON lines
+//! - [`mod@parquet`]: a tape as a table for other tools, and back
 //! - [`error`]: what can go wrong, by code
 //!
 //! **Not here:** what events mean (`gametape-schemas`), blobs, projections.
@@ -35,6 +36,7 @@ pub mod handle;
 pub mod index;
 pub mod lock;
 pub mod memory;
+pub mod parquet;
 pub mod scan;
 pub mod sled_store;
 pub mod tape;
@@ -53,4 +55,4 @@ pub use handle::{SledTape, TapeHandle, TapeOptions, start};
 pub use memory::MemoryStore;
 pub use sled_store::{Purpose, SledStore};
 pub use tape::{Clock, Tape};
-pub use transfer::{export, import};
+pub use transfer::{Format, export, export_file, import, import_file};
