@@ -8,6 +8,7 @@
 //! - [`frame`]: what one value of the database holds; pure
 //! - [`index`]: streams and ids, in memory and as stored; pure
 //! - [`writer`]: the thread that owns the next sequence number; group commit
+//! - [`subscription`]: catching up with the writer, and waiting for it
 //! - [`backend`]: where frames lie: the trait that a store fulfils
 //! - [`sled_store`], [`memory`]: the stores
 //! - [`faulty`]: a store that crashes and fails on purpose
@@ -37,6 +38,7 @@ pub mod lock;
 pub mod memory;
 pub mod scan;
 pub mod sled_store;
+pub mod subscription;
 pub mod tape;
 pub mod transfer;
 pub mod watermark;
@@ -52,5 +54,6 @@ pub use faulty::{Fault, FaultyStore, Io};
 pub use handle::{SledTape, TapeHandle, TapeOptions, start};
 pub use memory::MemoryStore;
 pub use sled_store::{Purpose, SledStore};
+pub use subscription::Subscription;
 pub use tape::{Clock, Tape};
 pub use transfer::{export, import};
