@@ -9,6 +9,7 @@ use crate::doctor::{self, Check};
 use crate::rooms::{Rooms, ask, recipient};
 use crate::run::stop::StopFlag;
 use crate::run::{Driver, Ended};
+use crate::verdicts;
 use actix::prelude::*;
 use gametape_agent::{AgentActor, AgentOptions, AgentRooms};
 use gametape_environment::{EnvironmentActor, EnvironmentOptions};
@@ -18,7 +19,7 @@ use gametape_model::{HostOptions, ModelActor, ModelHost};
 use gametape_schemas::event::{ActorDied, ActorRestarted, NewEvent};
 use gametape_schemas::message::{Append, ModelSource};
 use gametape_schemas::{
-    CheckpointId, Digest, Event, Failure, FailureKind, Record, RunId, StreamId, Verdict,
+    CheckpointId, Digest, Event, Failure, FailureKind, Record, RunId, StreamId,
 };
 use gametape_supervisor::{ChildReport, ChildSpec, RestartPolicy, Supervised};
 use gametape_tape::{SledTape, TapeActor};
@@ -75,7 +76,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     let base = base_model(&config, &paths)?;
     let inputs = inputs(&config, &base)?;
     let tape = SledTape::open(&paths.tape(), Arc::new(now_micros))?;
-    let known = known_verdicts(&tape)?;
+    let known = verdicts::known(&paths.tape(), &tape)?;
     let tape_actor = TapeActor::new(tape).start();
     let append: Recipient<Append> = tape_actor.clone().recipient();
 
@@ -248,40 +249,6 @@ fn put_on_tape(append: &Recipient<Append>, report: ChildReport) {
 /// An unguessable text: markers of a test run must not be foreseen by graded code.
 fn nonce() -> String {
     format!("{:032x}", rand::random::<u128>())
-}
-
-/// Verdicts on the tape, by key: an equal patch is not run again.
-fn known_verdicts(tape: &SledTape) -> Result<Vec<(Digest, Verdict)>, Failure> {
-    let mut known = Vec::new();
-    let mut tasks = BTreeMap::new();
-    let mut from = 0;
-    loop {
-        let records = tape.read(from, 4096)?;
-        let Some(last) = records.last() else {
-            return Ok(known);
-        };
-        from = last.seq + 1;
-        for record in records {
-            match record.event {
-                Event::Graded(body) if !body.cached => {
-                    known.push((body.cache_key, body.verdict));
-                }
-                Event::TaskRegistered(body) => {
-                    tasks.insert(body.task.id.clone(), body.task);
-                }
-                // The validation ran the gold and the empty patch already.
-                Event::TaskValidated(body) => {
-                    if let Some(task) = tasks.get(&body.task) {
-                        let gold = gametape_grader::actor::cache_key(task, &task.gold_patch);
-                        let empty = gametape_grader::actor::cache_key(task, "");
-                        known.push((gold, body.gold));
-                        known.push((empty, body.empty));
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 /// The base model of a configuration, made where it is the tiny random one.

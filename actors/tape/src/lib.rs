@@ -16,11 +16,15 @@
 //! - [`lock`]: one process a tape
 //! - [`scan`]: reading frames with their links checked; the index at opening
 //! - [`actor`]: messages in front of the handle
+//! - [`projection`]: states folded from the tape, kept and rebuilt
+//! - [`snapshot`]: the bytes of a kept state; pure
+//! - [`slots`]: where kept states lie: the old one in service until the new one is whole
 //! - [`examine`]: verify, stats, read everything
 //! - [`transfer`]: export, import
 //! - [`error`]: what can go wrong, by code
 //!
-//! **Not here:** what events mean (`gametape-schemas`), blobs, projections.
+//! **Not here:** what events mean (`gametape-schemas`), blobs, and what projections
+//! there are.
 //! No other room knows sled.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -36,8 +40,11 @@ pub mod handle;
 pub mod index;
 pub mod lock;
 pub mod memory;
+pub mod projection;
 pub mod scan;
 pub mod sled_store;
+pub mod slots;
+pub mod snapshot;
 pub mod subscription;
 pub mod tape;
 pub mod transfer;
@@ -53,6 +60,7 @@ pub use examine::{
 pub use faulty::{Fault, FaultyStore, Io};
 pub use handle::{SledTape, TapeHandle, TapeOptions, start};
 pub use memory::MemoryStore;
+pub use projection::{Projection, Projector, ProjectorOptions, Rebuilt, View};
 pub use sled_store::{Purpose, SledStore};
 pub use subscription::Subscription;
 pub use tape::{Clock, Tape};

@@ -6,6 +6,7 @@ use crate::handle::{TapeHandle, TapeOptions};
 use crate::lock::TapeLock;
 use crate::scan;
 use crate::sled_store::{Purpose, SledStore};
+use crate::slots;
 use gametape_schemas::{Failure, NewEvent, Record, codec};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, Write};
@@ -98,7 +99,12 @@ pub fn export(path: &Path, out: &mut dyn Write) -> Result<u64, Failure> {
 /// `GT-TAPE-IMPORT` names the line; `GT-TAPE-FOREIGN` when something is there already;
 /// and what writing a tape can meet.
 pub fn import(path: &Path, input: impl BufRead) -> Result<Verified, Failure> {
-    let taken = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    // What was folded from a tape that is gone says nothing of the new one.
+    let is_old = |entry: &std::io::Result<std::fs::DirEntry>| {
+        let name = entry.as_ref().map(std::fs::DirEntry::file_name);
+        name.is_ok_and(|name| name == slots::PROJECTIONS_DIRECTORY)
+    };
+    let taken = std::fs::read_dir(path).is_ok_and(|mut all| !all.all(|entry| is_old(&entry)));
     if taken {
         return Err(TapeError::Foreign {
             path: path.to_owned(),
@@ -117,7 +123,8 @@ pub fn import(path: &Path, input: impl BufRead) -> Result<Verified, Failure> {
             return Err(error);
         }
     };
-    let moved = std::fs::rename(&making, path).and_then(|()| {
+    let moved = slots::remove_all(path).and_then(|()| {
+        std::fs::rename(&making, path)?;
         let absolute = std::path::absolute(path)?;
         match absolute.parent() {
             Some(parent) => std::fs::File::open(parent)?.sync_all(),
