@@ -6,6 +6,7 @@ use crate::error::TapeError;
 use crate::index::{Index, IndexEntry};
 use crate::scan;
 use crate::sled_store::{Purpose, SledStore};
+use crate::slots::{self, Kept};
 use gametape_schemas::{Event, Failure, Record, codec};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -79,6 +80,8 @@ pub struct Stats {
     pub by_category: BTreeMap<String, u64>,
     /// Encoded bytes per attempt, mean.
     pub bytes_per_attempt: f64,
+    /// Snapshots of projections.
+    pub projections: Vec<Kept>,
 }
 
 impl fmt::Display for Stats {
@@ -97,6 +100,16 @@ impl fmt::Display for Stats {
         writeln!(f, "per attempt {:>12.0}  raw bytes", self.bytes_per_attempt)?;
         for (name, count) in self.by_category.iter().chain(&self.by_type) {
             writeln!(f, "  {name:<24}{count:>10}")?;
+        }
+        for kept in &self.projections {
+            let (name, bytes) = (&kept.name, kept.bytes);
+            match (kept.version, kept.position) {
+                (Some(version), Some(position)) => writeln!(
+                    f,
+                    "projection  {name} version {version}, up to event {position}, {bytes} bytes"
+                )?,
+                _ => writeln!(f, "projection  {name} unreadable, {bytes} bytes")?,
+            }
         }
         Ok(())
     }
@@ -193,7 +206,10 @@ pub fn verify_store(backend: &dyn Backend) -> Result<Verified, TapeError> {
 /// # Errors
 /// As [`verify`].
 pub fn stats(path: &Path) -> Result<Stats, Failure> {
-    Ok(stats_of(&SledStore::open(path, Purpose::Read)?)?)
+    Ok(Stats {
+        projections: slots::kept(path),
+        ..stats_of(&SledStore::open(path, Purpose::Read)?)?
+    })
 }
 
 /// [`stats`] of any store.

@@ -14,6 +14,7 @@ use crate::backend::{Backend, Packed, Pair, Pairs, key_number};
 use crate::error::TapeError;
 use crate::lock::{LOCK_FILE, TapeLock};
 use crate::scan::Tip;
+use crate::slots::PROJECTIONS_DIRECTORY;
 use crate::watermark::{WATERMARK_FILE, Watermark};
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -410,7 +411,8 @@ fn segment_bytes(path: &Path) -> usize {
         .unwrap_or(SEGMENT_BYTES)
 }
 
-/// A directory without a database may hold what a killed creation left, and no more.
+/// A directory without a database may hold what a killed creation left and what was
+/// folded from a tape that is gone (it is recognised as such), and no more.
 fn refuse_foreign_files(path: &Path) -> Result<(), TapeError> {
     let Ok(entries) = std::fs::read_dir(path) else {
         return Ok(());
@@ -418,7 +420,7 @@ fn refuse_foreign_files(path: &Path) -> Result<(), TapeError> {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let is_ours = match name.to_str() {
-            Some(LOCK_FILE | WATERMARK_FILE | "blobs") => true,
+            Some(LOCK_FILE | WATERMARK_FILE | PROJECTIONS_DIRECTORY | "blobs") => true,
             Some("conf") => std::fs::read(entry.path())
                 .is_ok_and(|text| text.is_empty() || text.starts_with(b"segment_size: ")),
             _ => false,
