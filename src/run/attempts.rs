@@ -130,8 +130,11 @@ impl Driver {
         let mut waiting = groups.into_iter().peekable();
         let mut running = FuturesUnordered::new();
         let (mut done, mut ended, mut failed) = (0u64, 0u64, 0u64);
+        // The first failure that ends the phase; what is under way is waited for, so that
+        // no attempt goes on beside its own retry.
+        let mut over = None;
         loop {
-            while running.len() < in_flight && !self.stop.is_requested() {
+            while over.is_none() && running.len() < in_flight && !self.stop.is_requested() {
                 let Some(first) = waiting.next() else {
                     break;
                 };
@@ -142,15 +145,22 @@ impl Driver {
                 while let Some(more) = waiting.next_if(|group| group.place / tasks == here) {
                     batch.push(more);
                 }
-                self.until_fit().await?;
-                let request = self.begin_batch(purpose, &batch).await?;
-                let to = self.rooms.run_attempts.clone();
-                running.push(async move { ask(&to, request).await });
+                match self.begin_batch(purpose, &batch).await {
+                    Ok(request) => {
+                        let to = self.rooms.run_attempts.clone();
+                        running.push(async move { ask(&to, request).await });
+                    }
+                    Err(failure) => over = Some(failure),
+                }
             }
             let Some(outcomes) = running.next().await else {
                 break;
             };
-            for outcome in outcomes? {
+            let outcomes = outcomes.unwrap_or_else(|failure| {
+                over.get_or_insert(failure);
+                Vec::new()
+            });
+            for outcome in outcomes {
                 done += 1;
                 match outcome {
                     AttemptOutcome::Ended(_) => {
@@ -163,22 +173,27 @@ impl Driver {
                         self.saw_failure(&failure);
                         tracing::warn!(%failure, "a failure of ours ended an attempt");
                         if !failure.kind.is_retryable() {
-                            return Err(failure);
+                            over.get_or_insert(failure);
                         }
                     }
                 }
             }
             phase.at(done, format!("{ended} ended, {failed} failures of ours"));
         }
-        self.stop.check()
+        match over {
+            Some(failure) => Err(failure),
+            None => self.stop.check(),
+        }
     }
 
-    /// Puts a batch's attempts on the tape as scheduled and makes the request.
+    /// Waits until more may begin, puts a batch's attempts on the tape as scheduled and
+    /// makes the request.
     async fn begin_batch(
-        &self,
+        &mut self,
         purpose: Purpose,
         batch: &[AttemptGroup],
     ) -> Result<RunAttempts, Failure> {
+        self.until_fit().await?;
         let mut scheduled = Vec::new();
         let mut groups = Vec::new();
         let mut policy = None;

@@ -67,7 +67,9 @@ impl Actor for AgentActor {
 }
 
 impl Handler<RunAttempts> for AgentActor {
-    type Result = ResponseFuture<Result<Vec<AttemptOutcome>, Failure>>;
+    // In the actor's context and not beside it: attempts that outlived their actor would
+    // write on the tape what a fresh one, asked for the same attempts, writes, too.
+    type Result = ResponseActFuture<Self, Result<Vec<AttemptOutcome>, Failure>>;
 
     fn handle(&mut self, message: RunAttempts, _: &mut Self::Context) -> Self::Result {
         let group = Group {
@@ -75,12 +77,13 @@ impl Handler<RunAttempts> for AgentActor {
             turns: self.options.turns,
             model: message.model,
         };
-        Box::pin(async move { group.run(message.groups).await })
+        Box::pin(async move { group.run(message.groups).await }.into_actor(self))
     }
 }
 
 /// One attempt under way.
 struct Live {
+    close: Recipient<CloseSandbox>,
     task: Arc<Task>,
     plan: AttemptPlan,
     sandbox: Option<SandboxId>,
@@ -90,6 +93,15 @@ struct Live {
     script: Option<VecDeque<Command>>,
     outcome: Option<AttemptOutcome>,
     end: Option<EndReason>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // Ended with its actor, in the middle: nobody can wait here.
+        if let Some(sandbox) = self.sandbox.take() {
+            self.close.do_send(CloseSandbox { sandbox });
+        }
+    }
 }
 
 struct Group {
@@ -110,6 +122,7 @@ impl Group {
                     .map(move |plan| (task.clone(), plan))
             })
             .map(|(task, plan)| Live {
+                close: self.rooms.close.clone(),
                 task,
                 plan,
                 sandbox: None,
@@ -121,7 +134,7 @@ impl Group {
             })
             .collect();
         let result = self.make(&mut all).await;
-        let open = all.iter().filter_map(|live| live.sandbox.clone());
+        let open = all.iter_mut().filter_map(|live| live.sandbox.take());
         let closed = open.map(|sandbox| ask(&self.rooms.close, CloseSandbox { sandbox }));
         for closed in futures_util::future::join_all(closed).await {
             if let Err(failure) = closed {
@@ -131,8 +144,8 @@ impl Group {
         result?;
         Ok(all
             .into_iter()
-            .map(|live| {
-                live.outcome.unwrap_or_else(|| {
+            .map(|mut live| {
+                live.outcome.take().unwrap_or_else(|| {
                     AttemptOutcome::Failed(Failure::new(
                         FailureKind::Internal,
                         "GT-AGENT-OPEN",
