@@ -10,22 +10,26 @@
 //! - [`writer`]: the thread that owns the next sequence number; group commit
 //! - [`backend`]: where frames lie: the trait that a store fulfils
 //! - [`sled_store`], [`memory`]: the stores
+//! - [`payload`]: bodies that are too long for a frame, in files of their own
+//! - [`sled_guard`]: calls into sled, with panics and errors told apart
 //! - [`faulty`]: a store that crashes and fails on purpose
 //! - [`watermark`]: what must be there at least, noted beside the database
 //! - [`lock`]: one process a tape
 //! - [`scan`]: reading frames with their links checked; the index at opening
 //! - [`actor`]: messages in front of the handle
 //! - [`examine`]: verify, stats, read everything
+//! - [`compact`]: removes payloads that no event names
 //! - [`transfer`]: export, import
 //! - [`error`]: what can go wrong, by code
 //!
-//! **Not here:** what events mean (`gametape-schemas`), blobs, projections.
+//! **Not here:** what events mean (`gametape-schemas`), projections.
 //! No other room knows sled.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod actor;
 pub mod backend;
+pub mod compact;
 pub mod decide;
 pub mod error;
 pub mod examine;
@@ -35,7 +39,9 @@ pub mod handle;
 pub mod index;
 pub mod lock;
 pub mod memory;
+pub mod payload;
 pub mod scan;
+mod sled_guard;
 pub mod sled_store;
 pub mod tape;
 pub mod transfer;
@@ -44,9 +50,11 @@ pub mod writer;
 
 pub use actor::TapeActor;
 pub use backend::Backend;
+pub use compact::{Compacted, Removed, compact, compact_store};
 pub use error::TapeError;
 pub use examine::{
-    IndexState, Stats, Verified, content_digest, read_all, stats, stats_of, verify, verify_store,
+    IndexState, Payloads, Stats, Verified, content_digest, read_all, stats, stats_of, verify,
+    verify_store,
 };
 pub use faulty::{Fault, FaultyStore, Io};
 pub use handle::{SledTape, TapeHandle, TapeOptions, start};
