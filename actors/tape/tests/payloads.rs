@@ -291,6 +291,17 @@ fn a_tape_of_the_first_layout_is_read_and_marked_when_it_is_written() {
 }
 
 #[test]
+fn frames_are_cut_by_what_their_events_take_wherever_it_lies() {
+    let store = MemoryStore::new();
+    let tape = over(store.clone()).unwrap();
+    let many = (0..10).map(|n| paused(1, &n.to_string(), &noise(40_000, n)));
+    tape.append(many.collect()).unwrap();
+    tape.close();
+    let found = verify_store(&store).unwrap();
+    assert_eq!((found.frames, found.payloads), (5, 10));
+}
+
+#[test]
 fn an_import_has_its_long_bodies_outside_again() {
     let dir = written(&noise(70_000, 1));
     let copy = tempfile::tempdir().unwrap();

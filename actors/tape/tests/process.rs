@@ -173,7 +173,7 @@ fn a_full_disk_stops_the_writer_and_loses_nothing() {
 fn a_disk_that_fills_up_with_payloads_keeps_no_half_of_one() {
     fill(
         "a_disk_that_fills_up_with_payloads_keeps_no_half_of_one",
-        Some("300000"),
+        Some("2000000"),
     );
 }
 
