@@ -1,6 +1,6 @@
 //! The command line: verbs, flags and exit codes.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use gametape_schemas::{Failure, FailureKind};
 use std::path::PathBuf;
 
@@ -138,16 +138,20 @@ pub enum TapeAction {
         #[command(flatten)]
         run: RunDir,
     },
-    /// All events as JSON lines.
+    /// All events as JSON lines, or as a Parquet table with a row for each.
     Export {
-        /// File to write, `-` for standard output.
+        /// File to write, `-` for standard output (JSON lines only).
         #[arg(long, default_value = "-")]
         out: PathBuf,
+        /// Form of the file. Without it: `parquet` when its name ends in `.parquet`,
+        /// `jsonl` otherwise.
+        #[arg(long, value_enum)]
+        format: Option<ExportFormat>,
         /// Where the run lies.
         #[command(flatten)]
         run: RunDir,
     },
-    /// A new tape from exported JSON lines; its digest equals the original's.
+    /// A new tape from an export, JSON lines or Parquet; its digest equals the original's.
     Import {
         /// File to read.
         file: PathBuf,
@@ -165,6 +169,15 @@ pub enum TapeAction {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+/// The forms of an exported tape.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExportFormat {
+    /// An event a line, for scripts.
+    Jsonl,
+    /// An event a row, for DuckDB, pandas, polars and their like.
+    Parquet,
 }
 
 /// `gametape dataset …`

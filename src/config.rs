@@ -6,7 +6,7 @@ use crate::forge::ForgeRecipe;
 use config::{Environment, File, FileFormat};
 use gametape_schemas::message::Hyperparameters;
 use gametape_schemas::{Failure, FailureKind, Sampling};
-use gametape_supervisor::{AttemptsPlan, BreakerPolicy, Budget};
+use gametape_supervisor::{AttemptsPlan, BreakerPolicy, Budget, Price};
 use gametape_trainer::recipe::PolicyRecipe;
 use gametape_verifier::recipe::VerifierRecipe;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,8 @@ pub struct Config {
     pub limits: Limits,
     /// What the run may spend.
     pub budget: Budget,
+    /// What tokens cost, for `budget.cost`.
+    pub price: Price,
     /// When the loop waits for a resource that fails, and how long.
     pub breakers: BreakerPolicy,
 }
@@ -106,6 +108,9 @@ pub struct Limits {
     pub min_free_disk_mib: u64,
     /// A failure of ours is tried again this often.
     pub retries: u32,
+    /// The process ends when the thread of all actors gives no sign of life for this
+    /// many seconds; 0 = it is not watched.
+    pub stuck_s: u64,
 }
 
 /// Where things lie on this machine. Never part of an id, a dataset or a row.
@@ -213,9 +218,11 @@ pub fn identity_of(mut config: serde_json::Value) -> serde_json::Value {
     if let Some(root) = config.as_object_mut() {
         root.remove("budget");
         root.remove("breakers");
+        root.remove("price");
         if let Some(limits) = root.get_mut("limits").and_then(|l| l.as_object_mut()) {
             limits.remove("min_free_disk_mib");
             limits.remove("sandboxes");
+            limits.remove("stuck_s");
         }
     }
     config

@@ -7,6 +7,7 @@
 //! - [`commands`]: what each verb does
 //! - [`config`]: profile, file, environment, flags
 //! - [`system`]: the actors, wired to each other
+//! - [`tree`]: how they are supervised
 //! - [`rooms`]: the rooms as the loop sees them
 //! - [`run`]: the loop of one run
 //! - [`forge`]: tasks from real packages
@@ -24,3 +25,4 @@ pub mod report;
 pub mod rooms;
 pub mod run;
 pub mod system;
+pub mod tree;

@@ -6,21 +6,19 @@
 
 use crate::config::{Config, Paths};
 use crate::doctor::{self, Check};
-use crate::rooms::{Rooms, ask, recipient};
+use crate::rooms::{Rooms, recipient};
 use crate::run::stop::StopFlag;
-use crate::run::{Driver, Ended};
+use crate::run::{Driver, Ended, watchdog};
+use crate::tree::Tree;
 use actix::prelude::*;
 use gametape_agent::{AgentActor, AgentOptions, AgentRooms};
 use gametape_environment::{EnvironmentActor, EnvironmentOptions};
 use gametape_grader::GraderActor;
 use gametape_grader::actor::{GraderOptions, GraderRooms};
 use gametape_model::{HostOptions, ModelActor, ModelHost};
-use gametape_schemas::event::{ActorDied, ActorRestarted, NewEvent};
 use gametape_schemas::message::{Append, ModelSource};
-use gametape_schemas::{
-    CheckpointId, Digest, Event, Failure, FailureKind, Record, RunId, StreamId, Verdict,
-};
-use gametape_supervisor::{ChildReport, ChildSpec, RestartPolicy, Supervised};
+use gametape_schemas::{CheckpointId, Digest, Event, Failure, FailureKind, Record, Verdict};
+use gametape_supervisor::Faults;
 use gametape_tape::{SledTape, TapeActor};
 use gametape_trainer::TrainerActor;
 use gametape_verifier::VerifierActor;
@@ -28,7 +26,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970: the one place where the loop reads the wall clock.
 pub fn now_micros() -> u64 {
@@ -76,8 +74,10 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     let inputs = inputs(&config, &base)?;
     let tape = SledTape::open(&paths.tape(), Arc::new(now_micros))?;
     let known = known_verdicts(&tape)?;
-    let tape_actor = TapeActor::new(tape).start();
-    let append: Recipient<Append> = tape_actor.clone().recipient();
+    let mut tree = Tree::new(faults()?);
+    let tape_actor = tree.start("tape", move || TapeActor::new(tape.clone()));
+    let append: Recipient<Append> = recipient(&tape_actor);
+    tree.report_to(append.clone());
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let parallel = match config.limits.sandboxes {
@@ -88,7 +88,9 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     for package in &config.packages {
         options.known.push(crate::forge::package(&package.name)?);
     }
-    let environment = supervise("environment", append.clone(), move || {
+    // Sandboxes die with their room: the grader and the agent, which hold some, are made
+    // anew with it.
+    let environment = tree.start_in_line("environment", move || {
         EnvironmentActor::new(options.clone())
     });
     let grader_rooms = GraderRooms {
@@ -102,7 +104,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         parallel,
         ..GraderOptions::default()
     };
-    let grader = supervise("grader", append.clone(), move || {
+    let grader = tree.start_in_line("grader", move || {
         GraderActor::new(
             grader_rooms.clone(),
             grader_options.clone(),
@@ -121,9 +123,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         max_models: 1,
         ..HostOptions::default()
     })?;
-    let model = supervise("model", append.clone(), move || {
-        ModelActor::new(host.clone())
-    });
+    let model = tree.start("model", move || ModelActor::new(host.clone()));
     let trainer_options = gametape_trainer::TrainerOptions {
         threads,
         micro_tokens: 1024,
@@ -131,7 +131,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         ..gametape_trainer::TrainerOptions::default()
     };
     let stopping = stop.clone();
-    let trainer = supervise("trainer", append.clone(), move || {
+    let trainer = tree.start("trainer", move || {
         let trainer = TrainerActor::new(trainer_options.clone());
         let handle = trainer.stop_handle();
         stopping.on_request(move || handle.stop());
@@ -149,16 +149,17 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     let agent_options = AgentOptions {
         turns: config.scaffold.turns,
     };
-    let agent = supervise("agent", append.clone(), move || {
+    let agent = tree.start_in_line("agent", move || {
         AgentActor::new(agent_rooms.clone(), agent_options.clone())
     });
     let score = recipient(&model);
-    let verifier = supervise("verifier", append.clone(), move || {
+    let verifier = tree.start("verifier", move || {
         VerifierActor::new(Recipient::clone(&score))
     });
+    watchdog::watch(Duration::from_secs(config.limits.stuck_s))?;
     let rooms = Rooms {
         append,
-        read: tape_actor.recipient(),
+        read: recipient(&tape_actor),
         provision: recipient(&environment),
         open: recipient(&environment),
         exec: recipient(&environment),
@@ -173,77 +174,34 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     Driver::new(config, paths, rooms, base, inputs, stop)
 }
 
-/// Starts a room under supervision; deaths and restarts go on the tape, and too many
-/// deaths end the process, so that whatever started it can look.
-fn supervise<A>(
-    name: &str,
-    append: Recipient<Append>,
-    factory: impl Fn() -> A + 'static,
-) -> Addr<Supervised<A>>
-where
-    A: Actor<Context = Context<A>>,
-{
-    let started = Instant::now();
-    Supervised::start_child(ChildSpec {
-        name: name.to_owned(),
-        factory: Box::new(factory),
-        policy: RestartPolicy::default(),
-        report: Arc::new(move |report| put_on_tape(&append, report)),
-        clock: Arc::new(move || started.elapsed().as_millis() as u64),
-        jitter: Arc::new(rand::random::<f64>),
-        mailbox: 256,
-    })
+/// Faults on purpose, as `GAMETAPE_FAULTS` says (docs/guide.md, "Leave it alone").
+fn faults() -> Result<Faults, Failure> {
+    let text = std::env::var("GAMETAPE_FAULTS").unwrap_or_default();
+    let bad = |what: String| {
+        Failure::new(
+            FailureKind::Input,
+            "GT-CONFIG-VALUE",
+            format!("GAMETAPE_FAULTS cannot be used: {what}"),
+        )
+        .with_help("write actor:panic@n or actor:hang/milliseconds@n, separated by commas; the actors are tape, environment, grader, model, trainer, agent, verifier")
+    };
+    let faults = Faults::parse(&text).map_err(|part| bad(format!("`{part}`")))?;
+    if let Some(unknown) = faults.actors().find(|actor| !ROOMS.contains(actor)) {
+        return Err(bad(format!("there is no actor `{unknown}`")));
+    }
+    Ok(faults)
 }
 
-fn put_on_tape(append: &Recipient<Append>, report: ChildReport) {
-    let now = now_micros();
-    let escalated = matches!(report, ChildReport::Escalated { .. });
-    let (name, event) = match report {
-        ChildReport::Died {
-            actor,
-            panicked,
-            deaths,
-        } => (
-            format!("died-{actor}-{now}"),
-            Event::ActorDied(ActorDied {
-                actor,
-                panicked,
-                deaths,
-            }),
-        ),
-        ChildReport::Restarted { actor, backoff_ms } => (
-            format!("restarted-{actor}-{now}"),
-            Event::ActorRestarted(ActorRestarted { actor, backoff_ms }),
-        ),
-        ChildReport::Escalated { actor, deaths } => (
-            format!("gave-up-{actor}-{now}"),
-            Event::ActorDied(ActorDied {
-                actor,
-                panicked: true,
-                deaths,
-            }),
-        ),
-    };
-    let stream = StreamId::run(&RunId::new("actors"));
-    let append = append.clone();
-    let event = NewEvent::named(stream, &name, event);
-    actix::spawn(async move {
-        let events = vec![event];
-        if let Err(failure) = ask(&append, Append { events }).await {
-            tracing::error!(%failure, "an actor's death did not reach the tape");
-        }
-        if escalated {
-            let failure = Failure::new(
-                FailureKind::Internal,
-                "GT-ACTOR-GIVEN-UP",
-                "an actor died too often; the log of the run says why",
-            )
-            .with_help("everything done is on the tape: the same command goes on from there");
-            eprintln!("error: {failure}");
-            std::process::exit(1);
-        }
-    });
-}
+/// Names of the supervised rooms.
+const ROOMS: &[&str] = &[
+    "tape",
+    "environment",
+    "grader",
+    "model",
+    "trainer",
+    "agent",
+    "verifier",
+];
 
 /// An unguessable text: markers of a test run must not be foreseen by graded code.
 fn nonce() -> String {

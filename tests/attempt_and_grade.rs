@@ -290,6 +290,7 @@ impl Rig {
             key,
             recorded: recorded.clone(),
             failures: 0,
+            replays: 0,
         };
         let request = RunAttempts {
             model: None,

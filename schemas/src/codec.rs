@@ -2,7 +2,7 @@
 //!
 //! One event on the tape is a MessagePack **map** with named fields (arrays break
 //! when a field moves): envelope fields, the type name, the schema version and the
-//! body as opaque bytes. Bodies of an older version pass through `upcast`.
+//! body as opaque bytes. Bodies of an older version pass through `upcast.rs`.
 //!
 //! A body over [`OUTSIDE_BYTES`] lies apart from its event, under the digest of its
 //! bytes: [`split`] and [`decode_with`]. Where bodies lie is the tape's business and no
@@ -12,6 +12,7 @@ use crate::event::{Event, Record};
 use crate::ids::StreamId;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
+use std::borrow::Cow;
 
 /// blake3 of the bytes of a body that lies outside its event: its name.
 pub type PayloadDigest = [u8; 32];
@@ -148,7 +149,7 @@ impl Stored {
     fn event(&self, body: &[u8]) -> Result<Event, CodecError> {
         let unknown = || self.unknown();
         let current = Event::current_version(&self.kind).ok_or_else(unknown)?;
-        let body = upcast(&self.kind, self.schema, current, body).ok_or_else(unknown)?;
+        let body = upcast(&self.kind, self.schema, current, body).ok_or_else(unknown)??;
         Ok(Event::decode_body(&self.kind, &body).ok_or_else(unknown)??)
     }
 
@@ -240,19 +241,21 @@ pub fn outline(bytes: &[u8]) -> Result<Outline, CodecError> {
     })
 }
 
-/// Brings a body from version `from` to version `to`. Pure. There is one version of
-/// every body so far, so this only recognises it; an upcaster is a `match` arm here.
+/// Brings a body from version `from` to version `to`, one version at a time. Pure.
+/// `None` when a version on the way is not known.
 fn upcast<'a>(
-    _kind: &str,
+    kind: &str,
     from: u16,
     to: u16,
     body: &'a [u8],
-) -> Option<std::borrow::Cow<'a, [u8]>> {
-    (from == to).then_some(std::borrow::Cow::Borrowed(body))
+) -> Option<Result<Cow<'a, [u8]>, CodecError>> {
+    (from..to).try_fold(Ok(Cow::Borrowed(body)), |body, version| {
+        let step = crate::upcast::step(kind, version)?;
+        Some(body.and_then(|body| step(&body).map(Cow::Owned)))
+    })
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::event::RunPaused;

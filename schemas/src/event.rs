@@ -1,9 +1,11 @@
 //! What is written on the tape. Names are past tense: an event is a fact.
 //!
 //! Shapes are frozen once released: a change of a body raises its version in
-//! [`Event::schema_version`] and adds an upcaster in [`crate::codec`].
+//! [`Event::schema_version`] and adds an upcaster in `upcast.rs`, which
+//! says how.
 
 use crate::attempt::{AttemptEnd, AttemptKey, Step};
+use crate::divergence::Divergence;
 use crate::failure::Failure;
 use crate::ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, StreamId, TaskId};
 use crate::task::Task;
@@ -34,6 +36,15 @@ macro_rules! events {
             /// The body as MessagePack with named fields.
             pub(crate) fn encode_body(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
                 match self { $( Self::$name(body) => rmp_serde::to_vec_named(body), )+ }
+            }
+
+            /// The body as JSON text, for readers outside. What JSON cannot say (a loss
+            /// that is not a number) is `null`.
+            ///
+            /// # Errors
+            /// When a body has no JSON form.
+            pub fn body_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+                match self { $( Self::$name(body) => serde_json::to_vec(body), )+ }
             }
 
             /// The current version of the body of event type `kind`.
@@ -70,7 +81,7 @@ events! {
     /// The loop came to its end.
     RunFinished(RunFinished) = 1,
     /// An actor died.
-    ActorDied(ActorDied) = 1,
+    ActorDied(ActorDied) = 2,
     /// A fresh actor took its place.
     ActorRestarted(ActorRestarted) = 1,
     /// An environment is ready on this machine.
@@ -95,8 +106,10 @@ events! {
     Graded(Graded) = 1,
     /// A verifier gave its probability that the hidden tests pass.
     VerifierScored(VerifierScored) = 1,
+    /// The recorded steps were carried out again, and agreed.
+    AttemptReplayed(AttemptReplayed) = 1,
     /// A replay diverged from the record; the attempt is scheduled anew.
-    AttemptAbandoned(AttemptAbandoned) = 1,
+    AttemptAbandoned(AttemptAbandoned) = 2,
     /// A failure of ours ended the attempt.
     AttemptFailed(AttemptFailed) = 1,
     /// A recipe was folded over a prefix of the tape.
@@ -167,10 +180,27 @@ pub struct RunFinished {
 pub struct ActorDied {
     /// Which actor.
     pub actor: String,
-    /// Panic or stop.
-    pub panicked: bool,
+    /// How.
+    pub cause: DeathCause,
     /// How often it has died.
     pub deaths: u32,
+}
+
+/// How an actor came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeathCause {
+    /// A handler, or what makes the actor, panicked.
+    Panic,
+    /// It stopped by itself.
+    Stop,
+    /// It did not answer within a message's deadline.
+    Hang,
+    /// It was ended because one that it leans on was made anew. Does not count against
+    /// its own limits.
+    Renewal,
+    /// It had died too often: no other took its place, and the process ended.
+    GivenUp,
 }
 
 /// Body of [`Event::ActorRestarted`].
@@ -308,6 +338,20 @@ pub struct VerifierScored {
     pub score: f64,
 }
 
+/// Body of [`Event::AttemptReplayed`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AttemptReplayed {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// How many recorded steps were carried out again.
+    pub steps: u32,
+    /// Names of the rules without which they would not have agreed; empty when the texts
+    /// were equal.
+    pub rules: Vec<String>,
+    /// Version of the rules (`normalise/1`).
+    pub rules_version: String,
+}
+
 /// Body of [`Event::AttemptAbandoned`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AttemptAbandoned {
@@ -315,12 +359,13 @@ pub struct AttemptAbandoned {
     pub attempt: AttemptId,
     /// Step at which the replay differed.
     pub step: u32,
-    /// Which field differed.
-    pub field: String,
-    /// What was recorded, capped.
-    pub recorded: String,
-    /// What came now, capped.
-    pub replayed: String,
+    /// What differed there, under all rules.
+    pub divergence: Divergence,
+    /// Names of the rules without which the steps before it would not have agreed.
+    pub rules: Vec<String>,
+    /// Version of the rules (`normalise/1`); `none` where texts were compared as they
+    /// are.
+    pub rules_version: String,
 }
 
 /// Body of [`Event::AttemptFailed`].

@@ -11,23 +11,30 @@
 //! - [`task`]: what is to be solved, and in which environment
 //! - [`attempt`]: one try of a policy at a task, and the steps it took
 //! - [`verdict`]: what the hidden tests said
+//! - [`divergence`]: where a replay and its record part
 //! - [`event`]: what is written on the tape, and its envelope
 //! - [`codec`]: events to bytes and back, with versions
+//! - `upcast`: bodies of earlier versions, and how to add the next
 //! - [`trajectory`]: the fold from events to attempts
 //! - [`dataset`]: rows that training reads
 //! - [`message`]: what actors say to one another
-//! - [`deadline`]: how long they wait for an answer
+//! - [`deadline`], [`ask`]: how long they wait for an answer, and how they ask
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod ask;
 pub mod attempt;
 pub mod codec;
 pub mod dataset;
 pub mod deadline;
+pub mod divergence;
 pub mod event;
 pub mod failure;
 pub mod ids;
 pub mod message;
 pub mod task;
 pub mod trajectory;
+mod upcast;
 pub mod verdict;
 
 pub use attempt::{
@@ -35,6 +42,7 @@ pub use attempt::{
 };
 pub use dataset::{ChatMessage, Dataset, DatasetKind, DatasetRow, Role};
 pub use deadline::Deadline;
+pub use divergence::{Diverged, Divergence};
 pub use event::{Event, NewEvent, Record};
 pub use failure::{Failure, FailureKind};
 pub use ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, SandboxId, StreamId, TaskId};

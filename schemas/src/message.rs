@@ -318,6 +318,9 @@ pub struct AttemptPlan {
     pub recorded: Vec<Step>,
     /// How many failures of ours hit it before.
     pub failures: u32,
+    /// How often its recorded steps were carried out again before, and agreed: part of
+    /// the name of the next time on the tape.
+    pub replays: u32,
 }
 
 /// The attempts of one task.

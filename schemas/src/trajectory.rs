@@ -25,6 +25,8 @@ pub struct Trajectory {
     pub verdict: Option<Verdict>,
     /// Scores by verifier.
     pub scores: BTreeMap<CheckpointId, f64>,
+    /// How often its recorded steps were carried out again, and agreed.
+    pub replays: u32,
     /// Whether it was abandoned because a replay diverged.
     pub abandoned: bool,
     /// Failures of ours that hit it, oldest first.
@@ -110,6 +112,7 @@ impl Ledger {
                     end: None,
                     verdict: None,
                     scores: BTreeMap::new(),
+                    replays: 0,
                     abandoned: false,
                     failures: Vec::new(),
                     events: vec![record.event_id.clone()],
@@ -140,6 +143,11 @@ impl Ledger {
                     attempt.scores.insert(body.verifier.clone(), body.score);
                 }
             }
+            Event::AttemptReplayed(body) => {
+                if let Some(attempt) = self.get_mut(&body.attempt) {
+                    attempt.replays += 1;
+                }
+            }
             Event::AttemptAbandoned(body) => {
                 if let Some(attempt) = self.get_mut(&body.attempt) {
                     attempt.abandoned = true;
@@ -157,5 +165,61 @@ impl Ledger {
     fn get_mut(&mut self, id: &AttemptId) -> Option<&mut Trajectory> {
         let at = *self.index.get(id)?;
         self.attempts.get_mut(at)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::attempt::{PolicyRef, Sampling};
+    use crate::event::{AttemptReplayed, AttemptScheduled};
+    use crate::ids::StreamId;
+
+    #[test]
+    fn replays_are_counted_and_are_no_part_of_what_an_attempt_did() {
+        let key = AttemptKey {
+            task: TaskId::new("t"),
+            policy: PolicyRef::Oracle,
+            scaffold: "compact/1".to_owned(),
+            sampling: Sampling {
+                temperature: 0.0,
+                top_p: 1.0,
+                max_tokens: 1,
+            },
+            seed: 1,
+            index: 0,
+            generation: 0,
+        };
+        let attempt = key.id();
+        let scheduled = Event::AttemptScheduled(AttemptScheduled {
+            attempt: attempt.clone(),
+            key,
+            purpose: "teacher".to_owned(),
+        });
+        let replayed = Event::AttemptReplayed(AttemptReplayed {
+            attempt: attempt.clone(),
+            steps: 1,
+            rules: Vec::new(),
+            rules_version: "normalise/1".to_owned(),
+        });
+        let records = [scheduled, replayed.clone(), replayed]
+            .into_iter()
+            .zip(0u64..)
+            .map(|(event, seq)| Record {
+                seq,
+                stream: StreamId::attempt(&attempt),
+                version: seq,
+                event_id: seq.to_string(),
+                causation: None,
+                correlation: None,
+                at_micros: 0,
+                event,
+            });
+        let ledger = Ledger::fold(&records.collect::<Vec<_>>());
+        let found = ledger.attempt(&attempt).unwrap();
+        assert_eq!((found.replays, found.is_finished()), (2, false));
+        // Datasets name these events: killed in between or not, they are the same.
+        assert_eq!(found.events, ["0"]);
     }
 }

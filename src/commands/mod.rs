@@ -5,12 +5,13 @@ pub mod model;
 pub mod show;
 
 use crate::cli::{
-    Cli, ConfigArgs, DatasetAction, ModelAction, RunDir, TapeAction, Verb, exit_code,
+    Cli, ConfigArgs, DatasetAction, ExportFormat, ModelAction, RunDir, TapeAction, Verb, exit_code,
 };
 use crate::config::{self, Paths};
 use crate::run::Ended;
 use crate::system;
 use gametape_schemas::{Failure, FailureKind, Record};
+use gametape_tape::Format;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -144,32 +145,33 @@ fn tape(action: &TapeAction, json: bool) -> Result<ExitCode, Failure> {
             put(&show::tail(&records, *count))?;
             Ok(ExitCode::SUCCESS)
         }
-        TapeAction::Export { out, run } => {
-            let paths = Paths::new(run.run.clone())?;
-            let tape = existing(&paths)?;
-            if out == Path::new("-") {
-                let mut pipe = std::io::BufWriter::new(Pipe);
-                gametape_tape::export(&tape, &mut pipe)?;
-                pipe.flush().map_err(output)?;
-            } else {
-                let file = std::fs::File::create(out).map_err(|e| unwritable(out, &e))?;
-                let mut file = std::io::BufWriter::new(file);
-                gametape_tape::export(&tape, &mut file)?;
-                file.flush().map_err(|e| unwritable(out, &e))?;
+        TapeAction::Export { out, format, run } => {
+            let tape = existing(&Paths::new(run.run.clone())?)?;
+            let format = match format {
+                Some(ExportFormat::Jsonl) => Format::JsonLines,
+                Some(ExportFormat::Parquet) => Format::Parquet,
+                None => Format::of(out),
+            };
+            if out != Path::new("-") {
+                gametape_tape::export_file(&tape, out, format)?;
+                return Ok(ExitCode::SUCCESS);
             }
+            if format == Format::Parquet {
+                return Err(Failure::new(
+                    FailureKind::Input,
+                    "GT-TAPE-EXPORT",
+                    "a Parquet table needs a file, and standard output is none",
+                )
+                .with_help("name a file with --out, or use --format jsonl"));
+            }
+            let mut pipe = std::io::BufWriter::new(Pipe);
+            gametape_tape::export(&tape, &mut pipe)?;
+            pipe.flush().map_err(output)?;
             Ok(ExitCode::SUCCESS)
         }
         TapeAction::Import { file, run } => {
             let paths = Paths::new(run.run.clone())?;
-            let input = std::fs::File::open(file).map_err(|error| {
-                Failure::new(
-                    FailureKind::Input,
-                    "GT-TAPE-IO",
-                    format!("{} cannot be read: {error}", file.display()),
-                )
-                .with_help("name a file that `gametape tape export` wrote")
-            })?;
-            let imported = gametape_tape::import(&paths.tape(), std::io::BufReader::new(input))?;
+            let imported = gametape_tape::import_file(&paths.tape(), file)?;
             put(&format!("{imported}\n"))?;
             Ok(ExitCode::SUCCESS)
         }

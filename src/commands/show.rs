@@ -2,7 +2,7 @@
 
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use gametape_schemas::trajectory::Ledger;
-use gametape_schemas::{Event, Failure, FailureKind, Record, Trajectory};
+use gametape_schemas::{AttemptId, Event, Failure, FailureKind, Record, Trajectory};
 use std::fmt::Write as _;
 
 /// A line per attempt.
@@ -83,6 +83,7 @@ pub fn attempt(records: &[Record], name: &str) -> Result<String, Failure> {
         let _ = writeln!(out, "{}", step.completion.text.trim_end());
         let _ = writeln!(out, "  ⇒ {}", indent(step.observation.trim_end()));
     }
+    out.push_str(&resumes(records, &t.attempt));
     for failure in &t.failures {
         let _ = writeln!(out, "\na failure of ours: {failure}");
     }
@@ -115,6 +116,53 @@ pub fn attempt(records: &[Record], name: &str) -> Result<String, Failure> {
         let _ = writeln!(out, "verifier {verifier}: {score:.4}");
     }
     Ok(out)
+}
+
+/// How often an attempt was taken up again, and how that went.
+fn resumes(records: &[Record], attempt: &AttemptId) -> String {
+    let mut out = String::new();
+    for record in records {
+        match &record.event {
+            Event::AttemptReplayed(b) if b.attempt == *attempt => {
+                let under = under_rules(&b.rules, &b.rules_version);
+                let _ = writeln!(
+                    out,
+                    "\nresumed: {} steps carried out again agree{under}",
+                    b.steps
+                );
+            }
+            Event::AttemptAbandoned(b) if b.attempt == *attempt => {
+                let found = &b.divergence;
+                let line = found
+                    .line
+                    .map_or_else(String::new, |n| format!(", line {n}"));
+                let field = found.field.as_str().replace('_', " ");
+                let under = match b.step {
+                    0 => String::new(),
+                    _ => format!(
+                        "; the steps before agree{}",
+                        under_rules(&b.rules, &b.rules_version)
+                    ),
+                };
+                let _ = writeln!(
+                    out,
+                    "\n── abandoned: the replay differs at step {}, {field}{line}{under} ──",
+                    b.step
+                );
+                let _ = writeln!(out, "  recorded ⇒ {}", indent(found.recorded.trim_end()));
+                let _ = writeln!(out, "  replayed ⇒ {}", indent(found.replayed.trim_end()));
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+fn under_rules(rules: &[String], version: &str) -> String {
+    match rules {
+        [] => " exactly".to_owned(),
+        rules => format!(" under rules {} ({version})", rules.join(", ")),
+    }
 }
 
 fn indent(text: &str) -> String {
@@ -157,6 +205,10 @@ fn detail(record: &Record) -> String {
         }
         Event::Graded(b) => format!("{stream} {:?}", b.verdict.outcome),
         Event::StepTaken(b) => format!("{stream} step {}", b.step.index),
+        Event::AttemptReplayed(b) => format!("{stream} {} steps", b.steps),
+        Event::AttemptAbandoned(b) => {
+            format!("{stream} step {} {}", b.step, b.divergence.field.as_str())
+        }
         _ => stream.to_owned(),
     }
 }
@@ -164,11 +216,62 @@ fn detail(record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gametape_schemas::event::{AttemptAbandoned, AttemptReplayed};
+    use gametape_schemas::{Diverged, Divergence, StreamId};
 
     #[test]
     fn clocks_and_unknown_attempts() {
         assert_eq!(clock(3_661_000_000), "01:01:01");
         assert_eq!(attempt(&[], "abc").unwrap_err().code, "GT-ATTEMPT-UNKNOWN");
         assert!(list(&[]).contains("0 attempts"));
+    }
+
+    fn record(event: Event) -> Record {
+        Record {
+            seq: 0,
+            stream: StreamId::attempt(&AttemptId::new("a1")),
+            version: 0,
+            event_id: String::new(),
+            causation: None,
+            correlation: None,
+            at_micros: 0,
+            event,
+        }
+    }
+
+    #[test]
+    fn resumes_are_shown_with_their_rules_and_where_they_part() {
+        let (attempt, rules_version) = (AttemptId::new("a1"), "normalise/1".to_owned());
+        let replayed = |steps, rules: &[&str]| {
+            record(Event::AttemptReplayed(AttemptReplayed {
+                attempt: attempt.clone(),
+                steps,
+                rules: rules.iter().map(|rule| (*rule).to_owned()).collect(),
+                rules_version: rules_version.clone(),
+            }))
+        };
+        let abandoned = record(Event::AttemptAbandoned(AttemptAbandoned {
+            attempt: attempt.clone(),
+            step: 2,
+            divergence: Divergence {
+                field: Diverged::ExitCode,
+                line: Some(7),
+                recorded: "a\nb".to_owned(),
+                replayed: "a\nc".to_owned(),
+            },
+            rules: vec!["clock".to_owned()],
+            rules_version: rules_version.clone(),
+        }));
+        let records = [replayed(1, &[]), replayed(2, &["clock", "pid"]), abandoned];
+        assert_eq!(
+            resumes(&records, &attempt),
+            "\nresumed: 1 steps carried out again agree exactly\n\
+             \nresumed: 2 steps carried out again agree under rules clock, pid (normalise/1)\n\
+             \n── abandoned: the replay differs at step 2, exit code, line 7; \
+             the steps before agree under rules clock (normalise/1) ──\n  \
+             recorded ⇒ a\n    b\n  replayed ⇒ a\n    c\n"
+        );
+        assert_eq!(resumes(&records, &AttemptId::new("a2")), "");
+        assert!(tail(&records, 1).contains("step 2 exit_code"));
     }
 }

@@ -2,10 +2,11 @@
 //! ask, one more try where that can help, and a bounded number of asks at a time.
 
 use actix::prelude::*;
+use gametape_schemas::ask::{ask_again, ask_within};
 use gametape_schemas::message::{
     Append, CloseSandbox, Exec, GradePatch, OpenSandbox, Provision, RunTests,
 };
-use gametape_schemas::{Failure, FailureKind, NewEvent};
+use gametape_schemas::{Failure, NewEvent};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -45,7 +46,7 @@ impl ForgeDeps {
         for event in &mut events {
             event.at_micros = now;
         }
-        ask(&self.append, Append { events }, Duration::from_secs(120)).await?;
+        ask_again(&self.append, Append { events }).await?;
         Ok(())
     }
 }
@@ -53,7 +54,7 @@ impl ForgeDeps {
 /// Asks, and asks once more after a failure that may pass.
 ///
 /// # Errors
-/// The answer's failure; `GT-FORGE-ASK` when no answer came.
+/// As [`ask_within`].
 pub(crate) async fn ask<M, T>(
     to: &Recipient<M>,
     message: M,
@@ -63,30 +64,9 @@ where
     M: Message<Result = Result<T, Failure>> + Clone + Send + 'static,
     T: Send + 'static,
 {
-    match ask_once(to, message.clone(), deadline).await {
-        Err(failure) if failure.kind.is_retryable() => ask_once(to, message, deadline).await,
+    match ask_within(to, message.clone(), deadline).await {
+        Err(failure) if failure.kind.is_retryable() => ask_within(to, message, deadline).await,
         answer => answer,
-    }
-}
-
-async fn ask_once<M, T>(to: &Recipient<M>, message: M, deadline: Duration) -> Result<T, Failure>
-where
-    M: Message<Result = Result<T, Failure>> + Send + 'static,
-    T: Send + 'static,
-{
-    let kind = std::any::type_name::<M>().rsplit("::").next().unwrap_or("");
-    match to.send(message).timeout(deadline).await {
-        Ok(answer) => answer,
-        Err(MailboxError::Closed) => Err(Failure::new(
-            FailureKind::ActorDied,
-            "GT-FORGE-ASK",
-            format!("the room that answers {kind} is gone"),
-        )),
-        Err(MailboxError::Timeout) => Err(Failure::new(
-            FailureKind::Timeout,
-            "GT-FORGE-ASK",
-            format!("no answer to {kind} within {} s", deadline.as_secs()),
-        )),
     }
 }
 

@@ -385,6 +385,7 @@ fn phase_of(event: &Event, ledger: &Ledger) -> Option<String> {
         Event::StepTaken(body) => purpose(&body.attempt)?,
         Event::PatchSubmitted(body) => purpose(&body.end.attempt)?,
         Event::Graded(body) => purpose(&body.attempt)?,
+        Event::AttemptReplayed(body) => purpose(&body.attempt)?,
         Event::AttemptAbandoned(body) => purpose(&body.attempt)?,
         Event::AttemptFailed(body) => purpose(&body.attempt)?,
         Event::VerifierScored(_) => "score".to_owned(),

@@ -3,8 +3,8 @@
 use super::driver::{Driver, internal};
 use super::progress::Phase;
 use crate::forge::{self, ForgeDeps, ForgePlan, News, Wanted};
-use crate::rooms::ask;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use gametape_schemas::ask::ask;
 use gametape_schemas::event::{AttemptScheduled, EnvironmentProvisioned, Graded, NewEvent};
 use gametape_schemas::message::{
     AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts, TaskAttempts,
@@ -203,6 +203,7 @@ impl Driver {
                     key: key.clone(),
                     recorded: known.map(|t| t.steps.clone()).unwrap_or_default(),
                     failures: known.map_or(0, |t| t.failures.len() as u32),
+                    replays: known.map_or(0, |t| t.replays),
                 });
             }
             let task = self.task(&group.task)?;

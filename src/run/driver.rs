@@ -4,7 +4,8 @@ use super::fitness::Fitness;
 use super::phases::seconds_by_phase;
 use super::stop::StopFlag;
 use crate::config::{Config, Paths};
-use crate::rooms::{Rooms, ask};
+use crate::rooms::Rooms;
+use gametape_schemas::ask::ask_again;
 use gametape_schemas::event::{
     ConfigResolved, NewEvent, RunFinished, RunPaused, RunResumed, RunStarted,
 };
@@ -89,6 +90,7 @@ impl Driver {
         self.catch_up().await?;
         self.open_run().await?;
         let mut ended = Ended::AlreadyFinished;
+        let mut tries = 0;
         loop {
             match self.until_fit().await {
                 Ok(()) => {}
@@ -111,7 +113,15 @@ impl Driver {
                 Next::Done => return Ok(ended),
             };
             match done {
-                Ok(()) => {}
+                Ok(()) => tries = 0,
+                // A room died or hung with the work in its hands: a fresh one gets it.
+                Err(failure)
+                    if failure.kind.is_retryable() && tries < self.config.limits.retries =>
+                {
+                    tries += 1;
+                    tracing::warn!(%failure, tries, "the work is begun again");
+                    self.saw_failure(&failure);
+                }
                 Err(failure) => return self.pause(failure).await,
             }
             self.catch_up().await?;
@@ -126,7 +136,7 @@ impl Driver {
     /// Appends facts; they are durable afterwards.
     pub(super) async fn append(&self, events: Vec<NewEvent>) -> Result<(), Failure> {
         for chunk in events.chunks(64) {
-            ask(
+            ask_again(
                 &self.rooms.append,
                 Append {
                     events: chunk.to_vec(),
@@ -140,7 +150,7 @@ impl Driver {
     /// Reads what the tape has and this driver has not.
     pub(super) async fn catch_up(&mut self) -> Result<(), Failure> {
         loop {
-            let records = ask(
+            let records = ask_again(
                 &self.rooms.read,
                 Read {
                     from: self.state.end,

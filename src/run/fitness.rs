@@ -195,7 +195,7 @@ impl Driver {
             self.fitness.size = Some(reading);
             spent = spent.with_disk(reading.1);
         }
-        let Some(over) = budget.exceeded(&spent) else {
+        let Some(over) = budget.exceeded(&spent, &self.config.price) else {
             return Ok(());
         };
         Err(Failure::new(

@@ -2,8 +2,8 @@
 
 use super::driver::{Driver, internal};
 use super::progress::Phase;
-use crate::rooms::ask;
 use actix::prelude::*;
+use gametape_schemas::ask::{ask, ask_again};
 use gametape_schemas::event::{
     CheckpointWritten, DatasetBuilt, NewEvent, TrainingFinished, TrainingStarted,
 };
@@ -291,7 +291,7 @@ impl NewsDesk {
         let event = NewEvent::named(StreamId::training(&self.name), name, event);
         // In order: the next piece of news is handled only after this one is durable.
         let put = async move {
-            if let Err(failure) = ask(
+            if let Err(failure) = ask_again(
                 &append,
                 Append {
                     events: vec![event],

@@ -8,6 +8,7 @@
 //! - [`phases`]: how long each phase took, read off the tape
 //! - [`progress`]: what the person sees meanwhile
 //! - [`stop`]: stopping on request, such as Ctrl-C
+//! - [`watchdog`]: ends a process whose actors' thread hangs
 
 pub mod attempts;
 pub mod driver;
@@ -16,5 +17,6 @@ pub mod learning;
 pub mod phases;
 pub mod progress;
 pub mod stop;
+pub mod watchdog;
 
 pub use driver::{Driver, Ended};

@@ -7,9 +7,10 @@
 
 use crate::compact::{self, Command, Viewed};
 use crate::oracle;
+use crate::replay::Replay;
 use actix::prelude::*;
+use gametape_schemas::ask::{ask, ask_again};
 use gametape_schemas::attempt::Completion;
-use gametape_schemas::deadline::Deadline;
 use gametape_schemas::event::*;
 use gametape_schemas::message::*;
 use gametape_schemas::{
@@ -75,30 +76,6 @@ impl Handler<RunAttempts> for AgentActor {
             model: message.model,
         };
         Box::pin(async move { group.run(message.groups).await })
-    }
-}
-
-async fn ask<M, T>(to: &Recipient<M>, message: M) -> Result<T, Failure>
-where
-    M: Message<Result = Result<T, Failure>> + Deadline + Send + 'static,
-    T: Send + 'static,
-{
-    let limit = message.deadline();
-    match to.send(message).timeout(limit).await {
-        Ok(answer) => answer,
-        Err(MailboxError::Timeout) => Err(Failure::new(
-            FailureKind::Timeout,
-            "GT-ACTOR-TIMEOUT",
-            format!(
-                "an actor that the agent asked did not answer within {} s",
-                limit.as_secs()
-            ),
-        )),
-        Err(MailboxError::Closed) => Err(Failure::new(
-            FailureKind::ActorDied,
-            "GT-ACTOR-DIED",
-            "an actor that the agent asked died before it answered",
-        )),
     }
 }
 
@@ -239,7 +216,8 @@ impl Group {
         if events.is_empty() {
             return Ok(());
         }
-        ask(&self.rooms.append, Append { events }).await.map(|_| ())
+        ask_again(&self.rooms.append, Append { events }).await?;
+        Ok(())
     }
 
     /// Opens the sandbox and carries out what is recorded.
@@ -273,13 +251,29 @@ impl Group {
         if live.plan.key.policy == PolicyRef::Oracle {
             live.script = Some(self.script(&live.task, &sandbox).await?);
         }
+        self.replay(live).await
+    }
+
+    /// Carries out what is recorded, and tells the tape whether it came out the same.
+    async fn replay(&self, live: &mut Live) -> Result<(), Failure> {
+        if live.plan.recorded.is_empty() {
+            return Ok(());
+        }
+        let stream = StreamId::attempt(&live.plan.attempt);
+        let mut replay = Replay::default();
         for recorded in live.plan.recorded.clone() {
             if let Some(script) = &mut live.script {
                 script.pop_front();
             }
+            // How this step ends it, not one before.
+            live.end = None;
             let step = self.act(live, recorded.completion.clone()).await?;
-            if let Some((field, was, is)) = divergence(&recorded, &step) {
-                self.abandon(live, recorded.index, field, was, is).await?;
+            if let Err(divergence) = replay.agree(&recorded, &step, live.end) {
+                let body = replay.abandoned(live.plan.attempt.clone(), divergence);
+                let event = Event::AttemptAbandoned(body);
+                self.append(vec![NewEvent::named(stream, "abandoned", event)])
+                    .await?;
+                live.outcome = Some(AttemptOutcome::Abandoned);
                 return Ok(());
             }
             // The record says that it ended here, whatever today's limits say: only
@@ -289,7 +283,11 @@ impl Group {
             }
             live.steps.push(recorded);
         }
-        Ok(())
+        // Counted over all processes: no two resumes are the same fact.
+        let name = format!("replayed-{}", live.plan.replays);
+        let event = Event::AttemptReplayed(replay.replayed(live.plan.attempt.clone()));
+        self.append(vec![NewEvent::named(stream, &name, event)])
+            .await
     }
 
     /// What the oracle will say.
@@ -515,45 +513,4 @@ impl Group {
         live.outcome = Some(AttemptOutcome::Failed(failure));
         Ok(())
     }
-
-    async fn abandon(
-        &self,
-        live: &mut Live,
-        step: u32,
-        field: &str,
-        recorded: String,
-        replayed: String,
-    ) -> Result<(), Failure> {
-        let cap = |text: String| text.chars().take(400).collect();
-        self.append(vec![NewEvent::named(
-            StreamId::attempt(&live.plan.attempt),
-            "abandoned",
-            Event::AttemptAbandoned(AttemptAbandoned {
-                attempt: live.plan.attempt.clone(),
-                step,
-                field: field.to_owned(),
-                recorded: cap(recorded),
-                replayed: cap(replayed),
-            }),
-        )])
-        .await?;
-        live.outcome = Some(AttemptOutcome::Abandoned);
-        Ok(())
-    }
-}
-
-/// The first field in which a replayed step differs from the recorded one. Times may.
-fn divergence(recorded: &Step, replayed: &Step) -> Option<(&'static str, String, String)> {
-    if recorded.call != replayed.call {
-        let text = |step: &Step| format!("{:?}", step.call);
-        return Some(("call", text(recorded), text(replayed)));
-    }
-    if recorded.observation != replayed.observation {
-        let (was, is) = (&recorded.observation, &replayed.observation);
-        return Some(("observation", was.clone(), is.clone()));
-    }
-    (recorded.exit_code != replayed.exit_code).then(|| {
-        let text = |step: &Step| format!("{:?}", step.exit_code);
-        ("exit_code", text(recorded), text(replayed))
-    })
 }

@@ -5,6 +5,9 @@
 //!   they answer, the conversation; pure
 //! - [`entity`]: where a Python function or class lies in a text; pure
 //! - [`oracle`]: the teacher's commands, from the gold patch; pure
+//! - [`rules`]: what may differ between two runs of a command, and is no difference
+//! - [`normalise`]: whether two texts agree under those rules; pure
+//! - [`replay`]: whether steps carried out again agree with their record; pure
 //! - [`actor`]: the attempts of one task, turn by turn, as one batch; every step on the
 //!   tape before the next turn
 //!
@@ -16,6 +19,9 @@
 pub mod actor;
 pub mod compact;
 pub mod entity;
+pub mod normalise;
 pub mod oracle;
+pub mod replay;
+pub mod rules;
 
 pub use actor::{AgentActor, AgentOptions, AgentRooms};

@@ -7,7 +7,7 @@ mod common;
 
 use common::*;
 use gametape_schemas::message::*;
-use gametape_schemas::{EndReason, Event, FailureKind, PolicyRef, Step};
+use gametape_schemas::{EndReason, Event, FailureKind, PolicyRef};
 use std::collections::BTreeSet;
 
 const VIEW: &str = "view m.py f";
@@ -20,17 +20,6 @@ fn ends(outcomes: &[AttemptOutcome]) -> Vec<(EndReason, bool)> {
         .map(|outcome| match outcome {
             AttemptOutcome::Ended(end) => (end.reason, !end.patch.is_empty()),
             other => panic!("{other:?}"),
-        })
-        .collect()
-}
-
-/// The steps that the tape has of an attempt.
-fn steps(rig: &Rig, plan: &AttemptPlan) -> Vec<Step> {
-    rig.events()
-        .into_iter()
-        .filter_map(|event| match event.event {
-            Event::StepTaken(body) if body.attempt == plan.attempt => Some(body.step),
-            _ => None,
         })
         .collect()
 }
@@ -150,83 +139,6 @@ async fn a_tape_that_fails_ends_everything() {
         assert!(rig.prompts().len() <= 1, "nothing goes on without the tape");
         assert_eq!(rig.open(), 0);
     }
-}
-
-#[actix::test]
-async fn recorded_steps_are_carried_out_again_and_no_model_is_asked_for_them() {
-    let whole = Rig::new();
-    whole.says(&[&[VIEW], &[FIX], &["submit"]]);
-    let uninterrupted = whole.run(model(), vec![plan(0)]).await.unwrap();
-    let recorded = steps(&whole, &plan(0));
-    for known in 0..=recorded.len() {
-        let rig = Rig::new();
-        let rest: Vec<[&str; 1]> = [VIEW, FIX, "submit"][known..]
-            .iter()
-            .map(|t| [*t])
-            .collect();
-        let rest: Vec<&[&str]> = rest.iter().map(|turn| turn.as_slice()).collect();
-        rig.says(&rest);
-        let mut resumed = plan(0);
-        resumed.recorded = recorded[..known].to_vec();
-        let outcomes = rig.run(model(), vec![resumed]).await.unwrap();
-        assert_eq!(outcomes, uninterrupted, "resumed after {known} steps");
-        assert_eq!(rig.prompts().len(), recorded.len() - known);
-        // What the model is asked is what it would have been asked.
-        assert_eq!(rig.prompts(), whole.prompts()[known..]);
-        // And the tape gets the same events under the same ids.
-        let ids = |rig: &Rig, from: usize| -> Vec<String> {
-            let ids = rig.events().into_iter().map(|event| event.event_id);
-            let ids = ids.filter(|id| !id.contains("#sandbox"));
-            ids.skip(from).collect()
-        };
-        assert_eq!(ids(&rig, 0), ids(&whole, known));
-    }
-}
-
-#[actix::test]
-async fn an_attempt_that_ended_is_handed_in_even_under_other_limits() {
-    let whole = Rig::with_turns(2);
-    whole.says(&[&[VIEW], &[FIX]]);
-    let before = whole.run(model(), vec![plan(0)]).await.unwrap();
-    assert_eq!(ends(&before), [(EndReason::TurnLimit, true)]);
-    let later = Rig::with_turns(9);
-    let mut resumed = plan(0);
-    resumed.recorded = steps(&whole, &plan(0));
-    let after = later.run(model(), vec![resumed]).await.unwrap();
-    assert_eq!(after, before);
-    assert!(later.prompts().is_empty());
-}
-
-#[actix::test]
-async fn a_replay_that_differs_is_abandoned_with_what_differed() {
-    let whole = Rig::new();
-    whole.says(&[&[VIEW, VIEW], &["submit", "submit"]]);
-    whole.run(model(), vec![plan(0), plan(1)]).await.unwrap();
-    let rig = Rig::new();
-    rig.says(&[&[VIEW], &["submit"]]);
-    let mut changed = plan(0);
-    changed.recorded = steps(&whole, &plan(0));
-    changed.recorded.truncate(1);
-    changed.recorded[0].observation = "something else".into();
-    let outcomes = rig.run(model(), vec![changed, plan(1)]).await.unwrap();
-    assert_eq!(outcomes[0], AttemptOutcome::Abandoned);
-    assert_eq!(ends(&outcomes[1..]), [(EndReason::Submitted, false)]);
-    let found = rig
-        .events()
-        .into_iter()
-        .find_map(|event| match event.event {
-            Event::AttemptAbandoned(body) => Some(body),
-            _ => None,
-        });
-    let found = found.unwrap();
-    assert_eq!((found.step, found.field.as_str()), (0, "observation"));
-    assert_eq!(found.recorded, "something else");
-    assert!(
-        found.replayed.contains("return a - 1"),
-        "{}",
-        found.replayed
-    );
-    assert_eq!(rig.open(), 0);
 }
 
 #[actix::test]

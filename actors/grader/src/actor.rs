@@ -3,7 +3,7 @@
 use crate::decide::Run;
 use crate::{RULES, decide, parse, strip};
 use actix::prelude::*;
-use gametape_schemas::deadline::Deadline;
+use gametape_schemas::ask::ask;
 use gametape_schemas::message::*;
 use gametape_schemas::verdict::TestReport;
 use gametape_schemas::{Digest, EnvironmentId, Failure, FailureKind, SandboxId, Verdict};
@@ -104,30 +104,6 @@ pub fn cache_key(task: &gametape_schemas::Task, patch: &str) -> Digest {
     );
     // Strings always have a JSON form.
     Digest::of_value(&parts).unwrap_or_else(|_| Digest::of_bytes(patch.as_bytes()))
-}
-
-async fn ask<M, T>(to: &Recipient<M>, message: M) -> Result<T, Failure>
-where
-    M: Message<Result = Result<T, Failure>> + Deadline + Send + 'static,
-    T: Send + 'static,
-{
-    let limit = message.deadline();
-    match to.send(message).timeout(limit).await {
-        Ok(answer) => answer,
-        Err(MailboxError::Timeout) => Err(Failure::new(
-            FailureKind::Timeout,
-            "GT-ACTOR-TIMEOUT",
-            format!(
-                "the environment's actor did not answer within {} s",
-                limit.as_secs()
-            ),
-        )),
-        Err(MailboxError::Closed) => Err(Failure::new(
-            FailureKind::ActorDied,
-            "GT-ACTOR-DIED",
-            "the environment's actor died before it answered",
-        )),
-    }
 }
 
 /// Characters of a failing test's text that are kept.

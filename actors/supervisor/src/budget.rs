@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Limits of a run; 0 means none. Not part of what a run *is*: the same run goes on with
 /// a larger budget.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
     /// Minutes at work. The time between a death and the next start does not count.
@@ -17,6 +17,19 @@ pub struct Budget {
     pub sampled_tokens: u64,
     /// MiB on disk below the run's directory.
     pub disk_mib: u64,
+    /// Money, in the currency of [`Price`].
+    pub cost: f64,
+}
+
+/// What tokens cost, in any currency. A prompt counts whole each time it is sent:
+/// discounts for what an endpoint remembers are not known here.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// Of a million tokens that are read.
+    pub prompt_per_million: f64,
+    /// Of a million tokens that are sampled.
+    pub sampled_per_million: f64,
 }
 
 /// What a run has spent, as its tape tells.
@@ -26,6 +39,8 @@ pub struct Spent {
     pub micros: u64,
     /// Attempts that ended.
     pub attempts: u64,
+    /// Tokens of prompts read.
+    pub prompt_tokens: u64,
     /// Tokens sampled.
     pub sampled_tokens: u64,
     /// Bytes on disk; not on the tape, set by the caller.
@@ -42,6 +57,13 @@ impl Spent {
         self
     }
 
+    /// What the tokens cost.
+    pub fn cost(&self, price: &Price) -> f64 {
+        let of = |tokens: u64, per_million: f64| tokens as f64 / 1e6 * per_million;
+        of(self.prompt_tokens, price.prompt_per_million)
+            + of(self.sampled_tokens, price.sampled_per_million)
+    }
+
     /// Takes one more record.
     pub fn apply(&mut self, record: &Record) {
         // A pause of any length ends with `RunResumed`. A clock that was set back adds
@@ -53,7 +75,9 @@ impl Spent {
         match &record.event {
             Event::PatchSubmitted(_) => self.attempts += 1,
             Event::StepTaken(body) => {
-                self.sampled_tokens += body.step.completion.tokens.len() as u64;
+                let said = &body.step.completion;
+                self.prompt_tokens += u64::from(said.prompt_tokens);
+                self.sampled_tokens += said.tokens.len() as u64;
             }
             _ => {}
         }
@@ -61,27 +85,34 @@ impl Spent {
 }
 
 /// A limit that is reached.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Exceeded {
     /// Key of the limit in the configuration.
     pub limit: &'static str,
     /// Its value.
-    pub allowed: u64,
-    /// What was spent, in the same unit, rounded down.
-    pub spent: u64,
+    pub allowed: f64,
+    /// What was spent, in the same unit.
+    pub spent: f64,
 }
 
 impl Budget {
     /// The first limit that is reached.
-    pub fn exceeded(&self, spent: &Spent) -> Option<Exceeded> {
+    pub fn exceeded(&self, spent: &Spent, price: &Price) -> Option<Exceeded> {
+        let whole = |allowed: u64, spent: u64| (allowed as f64, spent as f64);
+        let (minutes, mib) = (spent.micros / 60_000_000, spent.disk_bytes >> 20);
         [
-            ("minutes", self.minutes, spent.micros / 60_000_000),
-            ("attempts", self.attempts, spent.attempts),
-            ("sampled_tokens", self.sampled_tokens, spent.sampled_tokens),
-            ("disk_mib", self.disk_mib, spent.disk_bytes >> 20),
+            ("minutes", whole(self.minutes, minutes)),
+            ("attempts", whole(self.attempts, spent.attempts)),
+            (
+                "sampled_tokens",
+                whole(self.sampled_tokens, spent.sampled_tokens),
+            ),
+            ("disk_mib", whole(self.disk_mib, mib)),
+            ("cost", (self.cost, spent.cost(price))),
         ]
         .into_iter()
-        .find(|(_, allowed, spent)| *allowed > 0 && spent >= allowed)
+        .map(|(limit, (allowed, spent))| (limit, allowed, spent))
+        .find(|(_, allowed, spent)| *allowed > 0.0 && spent >= allowed)
         .map(|(limit, allowed, spent)| Exceeded {
             limit,
             allowed,
@@ -150,17 +181,39 @@ mod tests {
             ..Spent::default()
         };
         let none = Budget::default();
-        assert_eq!(none.exceeded(&spent), None);
+        let free = Price::default();
+        assert_eq!(none.exceeded(&spent, &free), None);
         let budget = Budget {
             attempts: 11,
             disk_mib: 5,
             ..none
         };
-        let exceeded = budget.exceeded(&spent).unwrap();
+        let exceeded = budget.exceeded(&spent, &free).unwrap();
         assert_eq!(
             (exceeded.limit, exceeded.allowed, exceeded.spent),
-            ("disk_mib", 5, 5)
+            ("disk_mib", 5.0, 5.0)
         );
         assert_eq!(budget.attempts_left(&spent), Some(1));
+    }
+
+    #[test]
+    fn tokens_cost_what_the_price_says() {
+        let spent = Spent {
+            prompt_tokens: 2_000_000,
+            sampled_tokens: 500_000,
+            ..Spent::default()
+        };
+        let price = Price {
+            prompt_per_million: 0.5,
+            sampled_per_million: 3.0,
+        };
+        assert!((spent.cost(&price) - 2.5).abs() < 1e-9);
+        let budget = |cost| Budget {
+            cost,
+            ..Budget::default()
+        };
+        assert_eq!(budget(2.51).exceeded(&spent, &price), None);
+        let over = budget(2.5).exceeded(&spent, &price).unwrap();
+        assert_eq!((over.limit, over.spent), ("cost", 2.5));
     }
 }

@@ -1,7 +1,9 @@
 //! Seeded simulation of the loop's decisions: a fake world does what `next` asks for,
-//! with failures of ours, diverging replays, and crashes that lose everything but the
-//! tape. Whatever happens, the loop ends, does nothing twice and never lets a
-//! held-out task or a failure of ours near a training.
+//! with failures of ours, diverging replays, outages of resources, budgets that run out,
+//! actors that die, a clock that jumps, and crashes that lose everything but the tape.
+//! Whatever happens, the loop ends, does nothing twice, begins nothing while a resource
+//! is known to be away, spends no more than it may, and never lets a held-out task or a
+//! failure of ours near a training.
 //!
 //! A failing seed is printed; `GAMETAPE_SIMULATION_SEED=<seed>` runs just that one.
 
@@ -10,10 +12,14 @@
 use gametape_schemas::attempt::{AttemptEnd, EndReason, Sampling};
 use gametape_schemas::event::*;
 use gametape_schemas::{
-    CheckpointId, DatasetKind, Digest, EnvironmentId, Event, Failure, FailureKind, Record, RunId,
-    Split, StreamId, Task, TaskId, Verdict, VerdictOutcome,
+    AttemptId, AttemptKey, CheckpointId, DatasetKind, Digest, Diverged, Divergence, EnvironmentId,
+    Event, Failure, FailureKind, Record, RunId, Split, StreamId, Task, TaskId, Verdict,
+    VerdictOutcome,
 };
-use gametape_supervisor::{AttemptsPlan, LoopPlan, LoopState, Next, next};
+use gametape_supervisor::{
+    AttemptsPlan, Breaker, BreakerPolicy, Budget, LoopPlan, LoopState, Next, Permit, Price,
+    Resource, RestartPolicy, Verdict as Restart, next,
+};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::BTreeMap;
 
@@ -72,13 +78,136 @@ fn verdict(outcome: VerdictOutcome) -> Verdict {
     }
 }
 
-/// The fake world: a tape and dice.
+/// The fake world: a tape and dice, a clock, and resources that come and go.
 struct World {
     tape: Vec<Record>,
     dice: SmallRng,
+    /// Milliseconds of a monotonic clock.
+    now: u64,
+    /// When which resource is away.
+    outages: Vec<(Resource, std::ops::Range<u64>)>,
+    budget: Budget,
+    /// Attempts that failed for a resource that was away.
+    hit: u64,
 }
 
+/// What a process knows and a crash forgets.
+#[derive(Default)]
+struct Process {
+    breakers: BTreeMap<Resource, Breaker>,
+    deaths: Vec<u64>,
+}
+
+const BREAKERS: BreakerPolicy = BreakerPolicy {
+    failures: 3,
+    first_wait_ms: 100,
+    max_wait_ms: 2_000,
+    give_up_ms: 60_000,
+};
+
+const RESTARTS: RestartPolicy = RestartPolicy {
+    intensity: 3,
+    period_ms: 500,
+    first_backoff_ms: 5,
+    max_backoff_ms: 40,
+};
+
 impl World {
+    fn new(seed: u64) -> Self {
+        let mut dice = SmallRng::seed_from_u64(seed);
+        let outages = (0..dice.random_range(0..4))
+            .map(|_| {
+                let kinds = [Resource::Disk, Resource::Sandbox, Resource::Model];
+                let from = dice.random_range(0..4_000u64);
+                // Some last longer than anybody waits.
+                let longest = [50u64, 5_000, 100_000][dice.random_range(0..3)];
+                let lasts = dice.random_range(1..longest);
+                (kinds[dice.random_range(0..3)], from..from + lasts)
+            })
+            .collect();
+        let budget = Budget {
+            attempts: dice.random_range(0..20),
+            ..Budget::default()
+        };
+        Self {
+            tape: Vec::new(),
+            dice,
+            now: 0,
+            outages,
+            budget,
+            hit: 0,
+        }
+    }
+
+    fn is_away(&self, resource: Resource) -> bool {
+        let mut outages = self.outages.iter();
+        outages.any(|(kind, when)| *kind == resource && when.contains(&self.now))
+    }
+
+    /// Waits until work may begin, as the driver does. True means that this process ends
+    /// here: an actor died too often, a resource did not come back, the budget is spent.
+    fn until_fit(&mut self, process: &mut Process, state: &LoopState) -> bool {
+        self.now += self.dice.random_range(1..20);
+        if let Some(over) = self.budget.exceeded(&state.spent, &Price::default()) {
+            assert_eq!(over.limit, "attempts");
+            let beyond = over.spent - over.allowed;
+            assert!(beyond < BATCH as f64, "{beyond} attempts beyond the budget");
+            // Somebody grants more, and types the same command again.
+            self.budget.attempts += 7;
+            return true;
+        }
+        if self.dice.random_bool(0.05) {
+            process.deaths.push(self.now);
+            match RESTARTS.decide(&process.deaths, self.now, self.dice.random()) {
+                Restart::RestartAfter(ms) => self.now += ms,
+                Restart::Escalate => return true,
+            }
+        }
+        if self.is_away(Resource::Disk) {
+            // One look is enough, as in the driver.
+            let at_once = BreakerPolicy {
+                failures: 1,
+                ..BREAKERS
+            };
+            let jitter = self.dice.random();
+            let breaker = process.breakers.entry(Resource::Disk).or_default();
+            *breaker = breaker.failed(&at_once, self.now, jitter);
+        }
+        for resource in [Resource::Disk, Resource::Sandbox, Resource::Model] {
+            let began = self.now;
+            let mut breaker = process.breakers.get(&resource).copied().unwrap_or_default();
+            loop {
+                match breaker.permit(self.now) {
+                    Permit::Go => break,
+                    Permit::Wait(ms) => self.now += ms,
+                    Permit::GiveUp => return true,
+                    Permit::Probe => {
+                        breaker = breaker.probing();
+                        let jitter = self.dice.random();
+                        breaker = match self.is_away(resource) {
+                            true => breaker.failed(&BREAKERS, self.now, jitter),
+                            false => breaker.succeeded(),
+                        };
+                    }
+                }
+            }
+            process.breakers.insert(resource, breaker);
+            let patience = BREAKERS.give_up_ms + 2 * BREAKERS.max_wait_ms;
+            assert!(self.now - began <= patience, "waited too long");
+        }
+        false
+    }
+
+    /// The resource that an attempt finds away.
+    fn missing(&self) -> Option<(Resource, FailureKind)> {
+        [
+            (Resource::Sandbox, FailureKind::Sandbox),
+            (Resource::Model, FailureKind::Model),
+        ]
+        .into_iter()
+        .find(|(resource, _)| self.is_away(*resource))
+    }
+
     /// Appends, unless the dice crash the process first. True means crashed.
     fn append(&mut self, event: Event) -> bool {
         if self.dice.random_bool(0.03) {
@@ -92,14 +221,15 @@ impl World {
             event_id: seq.to_string(),
             causation: None,
             correlation: None,
-            at_micros: seq,
+            // The wall clock is set back now and then.
+            at_micros: (self.now * 1_000).saturating_sub(self.dice.random_range(0..50) * 1_000_000),
             event,
         });
         false
     }
 
     /// Does one thing; true means that the process crashed in the middle.
-    fn act(&mut self, what: Next, state: &LoopState) -> bool {
+    fn act(&mut self, what: Next, state: &LoopState, process: &mut Process) -> bool {
         match what {
             Next::Forge(package) => {
                 for n in 0..4 {
@@ -144,41 +274,17 @@ impl World {
                 }))
             }
             Next::Attempts(purpose, groups) => {
-                for group in groups {
-                    for (attempt, key) in group.attempts {
-                        if state.ledger.attempt(&attempt).is_none()
-                            && self.append(Event::AttemptScheduled(AttemptScheduled {
-                                attempt: attempt.clone(),
-                                key,
-                                purpose: purpose.as_str().into(),
-                            }))
-                        {
-                            return true;
-                        }
-                        let event = match self.dice.random_range(0..10) {
-                            0 => Event::AttemptFailed(AttemptFailed {
-                                attempt,
-                                failure: Failure::new(FailureKind::Sandbox, "GT-X", "x"),
-                                will_retry: true,
-                            }),
-                            1 => Event::AttemptAbandoned(AttemptAbandoned {
-                                attempt,
-                                step: 0,
-                                field: "observation".into(),
-                                recorded: String::new(),
-                                replayed: String::new(),
-                            }),
-                            _ => Event::PatchSubmitted(PatchSubmitted {
-                                end: AttemptEnd {
-                                    attempt,
-                                    reason: EndReason::Submitted,
-                                    patch: String::new(),
-                                },
-                            }),
-                        };
-                        if self.append(event) {
-                            return true;
-                        }
+                for batch in groups.chunks(BATCH / 3) {
+                    // What `next` decided is decided anew when something was in the way.
+                    let state = LoopState::fold(&self.tape);
+                    if self.until_fit(process, &state) {
+                        return true;
+                    }
+                    let made = batch.iter().flat_map(|group| group.attempts.clone());
+                    if made.into_iter().any(|(attempt, key)| {
+                        self.attempt(attempt, key, purpose.as_str(), &state, process)
+                    }) {
+                        return true;
                     }
                 }
                 false
@@ -246,14 +352,77 @@ impl World {
     }
 }
 
+/// Attempts that are begun together at most.
+const BATCH: usize = 6;
+
+impl World {
+    /// Makes one attempt; true means that the process crashed in the middle.
+    fn attempt(
+        &mut self,
+        attempt: AttemptId,
+        key: AttemptKey,
+        purpose: &str,
+        state: &LoopState,
+        process: &mut Process,
+    ) -> bool {
+        if state.ledger.attempt(&attempt).is_none()
+            && self.append(Event::AttemptScheduled(AttemptScheduled {
+                attempt: attempt.clone(),
+                key,
+                purpose: purpose.to_owned(),
+            }))
+        {
+            return true;
+        }
+        self.now += self.dice.random_range(1..30);
+        if let Some((resource, kind)) = self.missing() {
+            self.hit += 1;
+            let jitter = self.dice.random();
+            let breaker = process.breakers.entry(resource).or_default();
+            *breaker = breaker.failed(&BREAKERS, self.now, jitter);
+            return self.append(Event::AttemptFailed(AttemptFailed {
+                attempt,
+                failure: Failure::new(kind, "GT-X", "away"),
+                will_retry: true,
+            }));
+        }
+        let event = match self.dice.random_range(0..10) {
+            0 => Event::AttemptFailed(AttemptFailed {
+                attempt,
+                failure: Failure::new(FailureKind::Sandbox, "GT-X", "x"),
+                will_retry: true,
+            }),
+            1 => Event::AttemptAbandoned(AttemptAbandoned {
+                attempt,
+                step: 0,
+                divergence: Divergence::of_values(Diverged::Ended, "a", "b"),
+                rules: vec![],
+                rules_version: "none".into(),
+            }),
+            _ => {
+                for breaker in process.breakers.values_mut() {
+                    *breaker = breaker.succeeded();
+                }
+                Event::PatchSubmitted(PatchSubmitted {
+                    end: AttemptEnd {
+                        attempt,
+                        reason: EndReason::Submitted,
+                        patch: String::new(),
+                    },
+                })
+            }
+        };
+        self.append(event)
+    }
+}
+
 fn simulate(seed: u64) {
     let plan = plan();
-    let mut world = World {
-        tape: Vec::new(),
-        dice: SmallRng::seed_from_u64(seed),
-    };
+    let mut world = World::new(seed);
+    let mut process = Process::default();
+    let mut processes = 1u64;
     for round in 0.. {
-        assert!(round < 2_000, "the loop never ends");
+        assert!(round < 5_000, "the loop never ends");
         // Every round starts from the tape alone, as a fresh process does.
         let state = LoopState::fold(&world.tape);
         let what = next(&plan, &state);
@@ -262,8 +431,20 @@ fn simulate(seed: u64) {
             break;
         }
         check(&what, &state);
-        world.act(what, &state);
+        if world.until_fit(&mut process, &state) || world.act(what, &state, &mut process) {
+            process = Process::default();
+            processes += 1;
+        }
     }
+    // An outage costs no more than what is under way when it begins, and at each start
+    // of a process that does not know of it yet.
+    let bound =
+        processes * u64::from(BREAKERS.failures + BATCH as u32) * (world.outages.len() as u64 + 1);
+    assert!(
+        world.hit <= bound,
+        "{} attempts were hit, {bound} at most",
+        world.hit
+    );
     let state = LoopState::fold(&world.tape);
     for attempt in &state.ledger.attempts {
         let finished = attempt.is_finished();
@@ -320,6 +501,53 @@ fn check(what: &Next, state: &LoopState) {
         }
         Next::Train(kind) => assert!(state.trained(*kind).is_none()),
         _ => {}
+    }
+}
+
+#[test]
+fn a_diverged_attempt_comes_back_under_the_next_generation() {
+    let plan = plan();
+    let mut world = World {
+        tape: Vec::new(),
+        dice: SmallRng::seed_from_u64(1),
+    };
+    let attempts = |world: &World| match next(&plan, &LoopState::fold(&world.tape)) {
+        Next::Attempts(_, groups) => Ok(groups[0].attempts[0].clone()),
+        other => Err(other),
+    };
+    // As far as the first attempts.
+    while let Err(other) = attempts(&world) {
+        let state = LoopState::fold(&world.tape);
+        world.act(other, &state);
+    }
+    for generation in 0..=plan.retries {
+        let (attempt, key) = attempts(&world).unwrap();
+        assert_eq!(key.generation, generation);
+        let scheduled = AttemptScheduled {
+            attempt: attempt.clone(),
+            key,
+            purpose: "teacher".into(),
+        };
+        while world.append(Event::AttemptScheduled(scheduled.clone())) {}
+        // Agreement changes nothing: the attempt is still to be finished.
+        let replayed = AttemptReplayed {
+            attempt: attempt.clone(),
+            steps: 1,
+            rules: vec![],
+            rules_version: "normalise/1".into(),
+        };
+        while world.append(Event::AttemptReplayed(replayed.clone())) {}
+        assert_eq!(attempts(&world).unwrap().0, attempt);
+        let abandoned = AttemptAbandoned {
+            attempt: attempt.clone(),
+            step: 1,
+            divergence: Divergence::of_values(Diverged::ExitCode, "0", "1"),
+            rules: vec![],
+            rules_version: "normalise/1".into(),
+        };
+        while world.append(Event::AttemptAbandoned(abandoned.clone())) {}
+        let after = attempts(&world);
+        assert!(after.is_err() || after.unwrap().0 != attempt);
     }
 }
 

@@ -92,10 +92,10 @@ pub enum TapeError {
         reason: String,
     },
     /// What should be imported is not an export.
-    #[error("line {line} of the import cannot be used: {reason}")]
+    #[error("{place} of the import cannot be used: {reason}")]
     Import {
-        /// Line number, from 1.
-        line: usize,
+        /// A line or a row, numbered from 1; or a column, or another part of the file.
+        place: String,
         /// Why.
         reason: String,
     },
@@ -136,6 +136,14 @@ impl TapeError {
         Self::Corrupt {
             seq,
             reason: reason.into(),
+        }
+    }
+
+    /// What is wrong with the file to import, and where.
+    pub(crate) fn import(place: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Import {
+            place: place.into(),
+            reason: reason.to_string(),
         }
     }
 

@@ -19,7 +19,8 @@
 //! - [`actor`]: messages in front of the handle
 //! - [`examine`]: verify, stats, read everything
 //! - [`compact`]: removes payloads that no event names
-//! - [`transfer`]: export, import
+//! - [`transfer`]: export, import; JSON lines
+//! - [`mod@parquet`]: a tape as a table for other tools, and back
 //! - [`error`]: what can go wrong, by code
 //!
 //! **Not here:** what events mean (`gametape-schemas`), projections.
@@ -39,6 +40,7 @@ pub mod handle;
 pub mod index;
 pub mod lock;
 pub mod memory;
+pub mod parquet;
 pub mod payload;
 pub mod scan;
 mod sled_guard;
@@ -61,4 +63,4 @@ pub use handle::{SledTape, TapeHandle, TapeOptions, start};
 pub use memory::MemoryStore;
 pub use sled_store::{Purpose, SledStore};
 pub use tape::{Clock, Tape};
-pub use transfer::{export, import};
+pub use transfer::{Format, export, export_file, import, import_file};

@@ -103,7 +103,7 @@ fn samples() -> Vec<Event> {
         }),
         Event::ActorDied(ActorDied {
             actor: "grader".into(),
-            panicked: true,
+            cause: DeathCause::Hang,
             deaths: 2,
         }),
         Event::ActorRestarted(ActorRestarted {
@@ -183,12 +183,23 @@ fn samples() -> Vec<Event> {
             logprob_no: -1.5,
             score: 0.777_299_861_174_690_6,
         }),
+        Event::AttemptReplayed(AttemptReplayed {
+            attempt: attempt(),
+            steps: 4,
+            rules: vec!["clock".into(), "duration".into()],
+            rules_version: "normalise/1".into(),
+        }),
         Event::AttemptAbandoned(AttemptAbandoned {
             attempt: attempt(),
             step: 4,
-            field: "observation".into(),
-            recorded: "a".into(),
-            replayed: "b".into(),
+            divergence: Divergence {
+                field: Diverged::Observation,
+                line: Some(2),
+                recorded: "ran:\nassert 3 == 4".into(),
+                replayed: "ran:\nassert 3 == 5".into(),
+            },
+            rules: vec!["clock".into()],
+            rules_version: "normalise/1".into(),
         }),
         Event::AttemptFailed(AttemptFailed {
             attempt: attempt(),
@@ -327,14 +338,66 @@ fn the_bytes_of_every_event_type_are_the_frozen_ones() {
     }
 }
 
+/// What the frozen bytes of older versions are read as, by file.
+fn older_samples() -> Vec<(&'static str, Event)> {
+    vec![
+        (
+            "ActorDied.v1",
+            Event::ActorDied(ActorDied {
+                actor: "grader".into(),
+                cause: DeathCause::Panic,
+                deaths: 2,
+            }),
+        ),
+        (
+            "AttemptAbandoned.v1",
+            Event::AttemptAbandoned(AttemptAbandoned {
+                attempt: attempt(),
+                step: 4,
+                divergence: Divergence {
+                    field: Diverged::Observation,
+                    line: Some(1),
+                    recorded: "a".into(),
+                    replayed: "b".into(),
+                },
+                rules: vec![],
+                rules_version: "none".into(),
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn what_older_versions_wrote_is_read_in_todays_shape() {
+    let mut known: Vec<String> = samples()
+        .iter()
+        .map(|event| format!("{}.v{}", event.kind(), event.schema_version()))
+        .collect();
+    for (name, event) in older_samples() {
+        let frozen = std::fs::read_to_string(folder().join(format!("{name}.hex"))).unwrap();
+        let bytes = from_hex(&frozen);
+        let sample = record(event);
+        assert_eq!(codec::decode(&bytes).unwrap(), sample, "{name}");
+        assert_ne!(
+            codec::encode(&sample).unwrap(),
+            bytes,
+            "{name} is not older"
+        );
+        known.push(name.to_owned());
+    }
+    // No frozen form is without its meaning.
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(known.contains(&name), "{name}: say what it is read as");
+    }
+}
+
 #[test]
 fn every_frozen_form_can_be_read() {
     let mut files = 0;
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            continue;
-        }
         let bytes = from_hex(&std::fs::read_to_string(&path).unwrap());
         let record = codec::decode(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert_eq!(record.seq, 300);
@@ -349,7 +412,9 @@ fn the_bytes_of_an_event_whose_body_lies_outside_are_the_frozen_ones() {
         reason: "a long reason, ".repeat(3_000),
     }));
     let parts = codec::split(&sample).unwrap();
-    let path = folder().join("outside/RunPaused.v1.hex");
+    let path = folder()
+        .with_file_name("golden_outside")
+        .join("RunPaused.v1.hex");
     if std::env::var_os("GAMETAPE_BLESS").is_some() && !path.exists() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, to_hex(&parts.inside)).unwrap();

@@ -83,6 +83,7 @@ fn attempt(
             wall_ms: 1,
         }),
         scores: BTreeMap::new(),
+        replays: 0,
         abandoned: false,
         failures: Vec::new(),
         events: vec![format!("{id}/scheduled")],

@@ -109,6 +109,7 @@ pub(crate) fn attempt(
             None => VerdictOutcome::Infrastructure,
         })),
         scores: BTreeMap::new(),
+        replays: 0,
         abandoned: false,
         failures: vec![],
         events: vec![format!("attempt/{}#scheduled", key.id())],

@@ -25,6 +25,8 @@ pub struct World {
     /// How many openings fail.
     pub break_open: usize,
     pub break_read_of: Option<String>,
+    /// The file in every sandbox, where it is not [`BUGGY`].
+    pub source: Option<String>,
     /// After this many appends the tape fails.
     pub appends_left: Option<usize>,
 }
@@ -74,7 +76,8 @@ answers!(OpenSandbox => SandboxId, |world, request| {
     let id = format!("s{}", world.opened);
     world.opened += 1;
     world.open += 1;
-    world.files.insert(id.clone(), BUGGY.to_owned());
+    let source = world.source.clone().unwrap_or_else(|| BUGGY.to_owned());
+    world.files.insert(id.clone(), source);
     Ok(SandboxId::new(id))
 });
 
@@ -95,10 +98,11 @@ answers!(WriteFile => FileWritten, |world, request| {
 
 answers!(DiffSandbox => String, |world, request| {
     let now = &world.files[request.sandbox.as_str()];
-    if now == BUGGY {
+    let before = world.source.as_deref().unwrap_or(BUGGY);
+    if now == before {
         return Ok(String::new());
     }
-    Ok(similar::TextDiff::from_lines(BUGGY, now).unified_diff().header("a/m.py", "b/m.py").to_string())
+    Ok(similar::TextDiff::from_lines(before, now).unified_diff().header("a/m.py", "b/m.py").to_string())
 });
 
 answers!(CloseSandbox => (), |world, request| {
@@ -224,6 +228,17 @@ pub fn task() -> Task {
     }
 }
 
+/// The steps that the tape has of an attempt.
+pub fn steps(rig: &Rig, plan: &AttemptPlan) -> Vec<Step> {
+    rig.events()
+        .into_iter()
+        .filter_map(|event| match event.event {
+            Event::StepTaken(body) if body.attempt == plan.attempt => Some(body.step),
+            _ => None,
+        })
+        .collect()
+}
+
 pub fn model() -> Option<ModelSource> {
     Some(ModelSource {
         checkpoint: CheckpointId::new("w"),
@@ -252,5 +267,6 @@ pub fn plan(index: u32) -> AttemptPlan {
         key,
         recorded: vec![],
         failures: 0,
+        replays: 0,
     }
 }

@@ -1,7 +1,7 @@
 //! What the tests of the tape share.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use gametape_schemas::event::{RunPaused, RunResumed};
+use gametape_schemas::event::{RunPaused, RunResumed, TrainingProgressed};
 use gametape_schemas::{Event, NewEvent, Record, RunId, StreamId};
 use gametape_tape::{
     Backend, Clock, FaultyStore, MemoryStore, Purpose, SledStore, SledTape, TapeError, TapeHandle,
@@ -57,6 +57,57 @@ pub fn record(seq: u64, text: &str) -> Record {
             code_version: text.to_owned(),
         }),
     }
+}
+
+/// A training at a step.
+pub fn progress(step: u64, name: &str, loss: f64) -> Event {
+    Event::TrainingProgressed(TrainingProgressed {
+        name: name.to_owned(),
+        step,
+        loss,
+        grad_norm: loss * 0.1,
+        lr: f64::from_bits(step),
+        tokens_per_s: 0.1 + 0.2,
+    })
+}
+
+/// Events with everything in them that an export could lose.
+pub fn varied() -> Vec<NewEvent> {
+    let texts = ["", "é∂ \u{1f600}", "a\n\"b\"\\", "nul \0 nul", "\u{feff}"];
+    let mut events: Vec<NewEvent> = (0..40usize)
+        .map(|n| NewEvent {
+            causation: (n % 3 == 0).then_some(n as u64 / 2),
+            correlation: (n % 4 == 1).then(|| texts[n % 5].to_owned()),
+            at_micros: 1_700_000_000_000_000 + n as u64,
+            ..paused(n as u8 % 3, &n.to_string(), texts[n % 5])
+        })
+        .collect();
+    for (step, loss) in [f64::NAN, f64::NEG_INFINITY, -0.0, 1e300]
+        .into_iter()
+        .enumerate()
+    {
+        let event = progress(step as u64, "policy", loss);
+        let training = StreamId::training("policy");
+        events.push(NewEvent::named(training, &step.to_string(), event));
+    }
+    // Numbers that a signed column would not hold.
+    events.push(NewEvent {
+        causation: Some(u64::MAX),
+        at_micros: u64::MAX,
+        ..paused(1, "", "")
+    });
+    events
+}
+
+/// A tape in a new directory.
+pub fn tape(events: Vec<NewEvent>) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let tape = open(dir.path()).unwrap();
+    for part in events.chunks(16) {
+        tape.append(part.to_vec()).unwrap();
+    }
+    tape.close();
+    dir
 }
 
 /// A place where a tape can be opened again and again.
