@@ -103,7 +103,7 @@ pub struct Payloads {
     pub raw_bytes: u64,
     /// Bytes that they take on disk.
     pub disk_bytes: u64,
-    /// Payloads that no event names: [`crate::compact`](crate::compact::compact)
+    /// Payloads that no event names: [`compact`](crate::compact::compact)
     /// removes them.
     pub unnamed: u64,
     /// Bytes that those take on disk.

@@ -11,14 +11,14 @@
 //! - [`backend`]: where frames lie: the trait that a store fulfils
 //! - [`sled_store`], [`memory`]: the stores
 //! - [`payload`]: bodies that are too long for a frame, in files of their own
-//! - [`sled_guard`]: calls into sled, with panics and errors told apart
+//! - `sled_guard`: calls into sled, with panics and errors told apart
 //! - [`faulty`]: a store that crashes and fails on purpose
 //! - [`watermark`]: what must be there at least, noted beside the database
 //! - [`lock`]: one process a tape
 //! - [`scan`]: reading frames with their links checked; the index at opening
 //! - [`actor`]: messages in front of the handle
 //! - [`examine`]: verify, stats, read everything
-//! - [`compact`]: removes payloads that no event names
+//! - [`mod@compact`]: removes payloads that no event names
 //! - [`transfer`]: export, import; JSON lines
 //! - [`mod@parquet`]: a tape as a table for other tools, and back
 //! - [`error`]: what can go wrong, by code

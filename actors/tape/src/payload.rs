@@ -9,7 +9,7 @@
 //! ```
 //! A payload is durable before the frame that names it is put. So no frame ever names
 //! one that is not there, and a kill between the two leaves one that nothing names:
-//! [`crate::compact`] removes it.
+//! [`mod@crate::compact`] removes it.
 
 use crate::backend::Backend;
 use crate::error::TapeError;

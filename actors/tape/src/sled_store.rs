@@ -9,7 +9,7 @@
 //!   such files, which a very large event still makes, are synced here.
 //! - It drops what lies behind damage without a word: [`crate::watermark`].
 //! - It panics on some damage: every call is guarded, and a panic is an error
-//!   ([`crate::sled_guard`]).
+//!   (`sled_guard.rs`).
 
 use crate::backend::{Backend, Packed, Pair, Pairs, key_number};
 use crate::error::TapeError;
