@@ -8,6 +8,7 @@
 //! - [`config`]: profile, file, environment, flags
 //! - [`system`]: the actors, wired to each other
 //! - [`tree`]: how they are supervised
+//! - [`verdicts`]: what earlier processes graded
 //! - [`rooms`]: the rooms as the loop sees them
 //! - [`run`]: the loop of one run
 //! - [`forge`]: tasks from real packages
@@ -26,3 +27,4 @@ pub mod rooms;
 pub mod run;
 pub mod system;
 pub mod tree;
+pub mod verdicts;

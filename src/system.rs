@@ -10,6 +10,7 @@ use crate::rooms::{Rooms, recipient};
 use crate::run::stop::StopFlag;
 use crate::run::{Driver, Ended, watchdog};
 use crate::tree::Tree;
+use crate::verdicts;
 use actix::prelude::*;
 use gametape_agent::{AgentActor, AgentOptions, AgentRooms};
 use gametape_environment::{EnvironmentActor, EnvironmentOptions};
@@ -17,7 +18,7 @@ use gametape_grader::GraderActor;
 use gametape_grader::actor::{GraderOptions, GraderRooms};
 use gametape_model::{HostOptions, ModelActor, ModelHost};
 use gametape_schemas::message::{Append, ModelSource};
-use gametape_schemas::{CheckpointId, Digest, Event, Failure, FailureKind, Record, Verdict};
+use gametape_schemas::{CheckpointId, Digest, Failure, FailureKind, Record};
 use gametape_supervisor::Faults;
 use gametape_tape::{SledTape, TapeActor};
 use gametape_trainer::TrainerActor;
@@ -73,7 +74,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     let base = base_model(&config, &paths)?;
     let inputs = inputs(&config, &base)?;
     let tape = SledTape::open(&paths.tape(), Arc::new(now_micros))?;
-    let known = known_verdicts(&tape)?;
+    let known = verdicts::known(&paths.tape(), &tape)?;
     let mut tree = Tree::new(faults()?);
     let tape_actor = tree.start("tape", move || TapeActor::new(tape.clone()));
     let append: Recipient<Append> = recipient(&tape_actor);
@@ -206,40 +207,6 @@ const ROOMS: &[&str] = &[
 /// An unguessable text: markers of a test run must not be foreseen by graded code.
 fn nonce() -> String {
     format!("{:032x}", rand::random::<u128>())
-}
-
-/// Verdicts on the tape, by key: an equal patch is not run again.
-fn known_verdicts(tape: &SledTape) -> Result<Vec<(Digest, Verdict)>, Failure> {
-    let mut known = Vec::new();
-    let mut tasks = BTreeMap::new();
-    let mut from = 0;
-    loop {
-        let records = tape.read(from, 4096)?;
-        let Some(last) = records.last() else {
-            return Ok(known);
-        };
-        from = last.seq + 1;
-        for record in records {
-            match record.event {
-                Event::Graded(body) if !body.cached => {
-                    known.push((body.cache_key, body.verdict));
-                }
-                Event::TaskRegistered(body) => {
-                    tasks.insert(body.task.id.clone(), body.task);
-                }
-                // The validation ran the gold and the empty patch already.
-                Event::TaskValidated(body) => {
-                    if let Some(task) = tasks.get(&body.task) {
-                        let gold = gametape_grader::actor::cache_key(task, &task.gold_patch);
-                        let empty = gametape_grader::actor::cache_key(task, "");
-                        known.push((gold, body.gold));
-                        known.push((empty, body.empty));
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 /// The base model of a configuration, made where it is the tiny random one.

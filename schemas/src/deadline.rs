@@ -31,6 +31,9 @@ macro_rules! fixed {
 fixed!(
     Append: 5 * MINUTE,
     Read: 5 * MINUTE,
+    Subscribe: 5 * MINUTE,
+    // What a subscriber does with a batch is its own; it holds nobody else up.
+    Records: HOUR,
     Provision: HOUR,
     // Sandboxes wait for each other where many are asked for at once.
     OpenSandbox: 30 * MINUTE,

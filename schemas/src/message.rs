@@ -46,6 +46,32 @@ pub struct Read {
     pub stream: Option<StreamId>,
 }
 
+/// Hear of every event from a sequence number on: first what is on the tape, then what
+/// comes, once it is durable; in order, none missing, none twice. The answer says that
+/// it begins. It ends with the tape, and when the subscriber is gone, answers with a
+/// failure or does not answer in time.
+#[derive(Message, Clone)]
+#[rtype(result = "Result<(), Failure>")]
+pub struct Subscribe {
+    /// First sequence number.
+    pub from: u64,
+    /// Only this stream.
+    pub stream: Option<StreamId>,
+    /// Who hears. The next batch is sent when this one is answered.
+    pub to: Recipient<Records>,
+}
+
+/// What a subscriber hears. An answer that is a failure ends the subscription.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Result<(), Failure>")]
+pub enum Records {
+    /// The next events, at least one.
+    Next(Vec<Record>),
+    /// There will be no more: the tape was closed and these were all (`None`), or
+    /// why not all could be sent.
+    Ended(Option<Failure>),
+}
+
 // ---------------------------------------------------------------- environment
 
 /// Make an environment ready on this machine (network on, once; cached by the

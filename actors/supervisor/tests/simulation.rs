@@ -507,10 +507,9 @@ fn check(what: &Next, state: &LoopState) {
 #[test]
 fn a_diverged_attempt_comes_back_under_the_next_generation() {
     let plan = plan();
-    let mut world = World {
-        tape: Vec::new(),
-        dice: SmallRng::seed_from_u64(1),
-    };
+    let mut world = World::new(1);
+    world.outages.clear();
+    world.budget = Budget::default();
     let attempts = |world: &World| match next(&plan, &LoopState::fold(&world.tape)) {
         Next::Attempts(_, groups) => Ok(groups[0].attempts[0].clone()),
         other => Err(other),
@@ -518,7 +517,7 @@ fn a_diverged_attempt_comes_back_under_the_next_generation() {
     // As far as the first attempts.
     while let Err(other) = attempts(&world) {
         let state = LoopState::fold(&world.tape);
-        world.act(other, &state);
+        world.act(other, &state, &mut Process::default());
     }
     for generation in 0..=plan.retries {
         let (attempt, key) = attempts(&world).unwrap();

@@ -2,16 +2,20 @@
 
 use crate::error::TapeError;
 use crate::handle::TapeHandle;
+use crate::subscription::Subscription;
 use crate::tape::Tape;
 use actix::prelude::*;
-use gametape_schemas::message::{Append, Appended, Read};
+use gametape_schemas::deadline::Deadline;
+use gametape_schemas::message::{Append, Appended, Read, Records, Subscribe};
 use gametape_schemas::{Failure, Record};
 use tokio::sync::oneshot;
 
 /// Requests that wait in the mailbox before senders wait.
 const MAILBOX: usize = 256;
+/// Events of one message to a subscriber at most.
+const BATCH: usize = 256;
 
-/// Serves [`Append`] and [`Read`]. Appends are written in the order of their messages.
+/// Serves [`Append`], [`Read`] and [`Subscribe`]. Appends are written in the order of their messages.
 pub struct TapeActor {
     tape: TapeHandle,
 }
@@ -79,5 +83,39 @@ impl Handler<Read> for TapeActor {
             });
             Ok(read.await.map_err(|_| gone())??)
         })
+    }
+}
+
+impl Handler<Subscribe> for TapeActor {
+    type Result = Result<(), Failure>;
+
+    fn handle(&mut self, message: Subscribe, _: &mut Self::Context) -> Self::Result {
+        let subscription = self.tape.subscribe(message.from, message.stream);
+        // Not a future of this actor's: it would keep it, and with it the tape, alive.
+        actix::spawn(forward(subscription, message.to));
+        Ok(())
+    }
+}
+
+/// Hands batch after batch to a subscriber, one at a time: the next is read when the
+/// last was answered, so that the subscriber sets the pace and not the writer.
+async fn forward(mut subscription: Subscription, to: Recipient<Records>) {
+    loop {
+        let records = match subscription.next(BATCH).await {
+            Ok(Some(records)) => Records::Next(records),
+            Ok(None) => Records::Ended(None),
+            Err(error) => Records::Ended(Some(error.into())),
+        };
+        let goes_on = matches!(records, Records::Next(_));
+        let limit = records.deadline();
+        let why = match to.send(records).timeout(limit).await {
+            Ok(Ok(())) if goes_on => continue,
+            Ok(Ok(())) => return,
+            Ok(Err(failure)) => failure.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let position = subscription.position();
+        tracing::warn!(position, why, "a subscriber of the tape is given up");
+        return;
     }
 }

@@ -91,6 +91,14 @@ pub enum TapeError {
         /// What stopped it.
         reason: String,
     },
+    /// A projection has no state that can be kept.
+    #[error("the state of the projection `{name}` cannot be kept: {reason}")]
+    Projection {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// What should be imported is not an export.
     #[error("{place} of the import cannot be used: {reason}")]
     Import {
@@ -167,6 +175,7 @@ impl TapeError {
             Self::Conflict { .. } => "GT-TAPE-CONFLICT",
             Self::Event { .. } => "GT-TAPE-EVENT",
             Self::Stopped { .. } => "GT-TAPE-STOPPED",
+            Self::Projection { .. } => "GT-TAPE-PROJECTION",
             Self::Import { .. } => "GT-TAPE-IMPORT",
         }
     }
@@ -197,6 +206,9 @@ impl TapeError {
             Self::Event { .. } => "nothing of its request was written; make the event smaller",
             Self::Stopped { .. } => {
                 "see to the disk, then type the same command again: everything acknowledged is safe"
+            }
+            Self::Projection { .. } => {
+                "this is a defect; the tape is intact, and the state is folded from it at each start"
             }
             Self::Import { .. } => "import a file that `gametape tape export` wrote, whole",
         }

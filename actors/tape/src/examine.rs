@@ -6,6 +6,7 @@ use crate::error::TapeError;
 use crate::index::{Index, IndexEntry};
 use crate::scan;
 use crate::sled_store::{Purpose, SledStore};
+use crate::slots::{self, Kept};
 use gametape_schemas::codec::PayloadDigest;
 use gametape_schemas::{Event, Failure, Record, codec};
 use serde::Serialize;
@@ -92,6 +93,8 @@ pub struct Stats {
     pub bytes_per_attempt: f64,
     /// Bodies outside the frames.
     pub payloads: Payloads,
+    /// Snapshots of projections.
+    pub projections: Vec<Kept>,
 }
 
 /// The bodies outside the frames, in numbers. One that several events name counts once.
@@ -156,6 +159,16 @@ impl fmt::Display for Stats {
         write!(f, "{}", self.payloads)?;
         for (name, count) in self.by_category.iter().chain(&self.by_type) {
             writeln!(f, "  {name:<24}{count:>10}")?;
+        }
+        for kept in &self.projections {
+            let (name, bytes) = (&kept.name, kept.bytes);
+            match (kept.version, kept.position) {
+                (Some(version), Some(position)) => writeln!(
+                    f,
+                    "projection  {name} version {version}, up to event {position}, {bytes} bytes"
+                )?,
+                _ => writeln!(f, "projection  {name} unreadable, {bytes} bytes")?,
+            }
         }
         Ok(())
     }
@@ -259,7 +272,10 @@ pub fn verify_store(backend: &dyn Backend) -> Result<Verified, TapeError> {
 /// # Errors
 /// As [`verify`].
 pub fn stats(path: &Path) -> Result<Stats, Failure> {
-    Ok(stats_of(&SledStore::open(path, Purpose::Read)?)?)
+    Ok(Stats {
+        projections: slots::kept(path),
+        ..stats_of(&SledStore::open(path, Purpose::Read)?)?
+    })
 }
 
 /// [`stats`] of any store.

@@ -5,6 +5,7 @@ use crate::error::TapeError;
 use crate::index::Index;
 use crate::scan;
 use crate::sled_store::{Purpose, SledStore};
+use crate::subscription::{Gate, Progress, Subscription};
 use crate::tape::{Clock, Tape};
 use crate::writer::{Request, Shared, Writer};
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -14,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// What comes back of an append.
 pub type Answer = Result<Appended, TapeError>;
@@ -66,6 +67,9 @@ struct Running {
     /// Dropped first: the writer's thread ends when the queue is closed and empty.
     queue: Option<Sender<Request>>,
     thread: Option<JoinHandle<()>>,
+    gate: Arc<Gate>,
+    progress: watch::Receiver<Progress>,
+    /// The last one, once the gate is shut: dropping it closes the files.
     shared: Arc<Shared>,
 }
 
@@ -76,6 +80,7 @@ impl Drop for Running {
             // The writer catches panics; one that got through has nothing to close.
             let _ = thread.join();
         }
+        self.gate.shut();
     }
 }
 
@@ -104,6 +109,10 @@ impl TapeHandle {
             written: AtomicU64::new(tip.next),
             durable: AtomicU64::new(tip.next),
         });
+        let (publisher, progress) = watch::channel(Progress {
+            durable: tip.next,
+            stopped: None,
+        });
         let writer = Writer {
             shared: shared.clone(),
             tip,
@@ -111,6 +120,7 @@ impl TapeHandle {
             clock: options.clock,
             group_events: options.group_events.max(1),
             stopped: None,
+            progress: publisher,
         };
         let (queue, requests) = bounded(options.queue_requests.max(1));
         let thread = std::thread::Builder::new()
@@ -125,6 +135,8 @@ impl TapeHandle {
             running: Arc::new(Running {
                 queue: Some(queue),
                 thread: Some(thread),
+                gate: Arc::new(Gate::new(shared.clone())),
+                progress,
                 shared,
             }),
         })
@@ -163,6 +175,13 @@ impl TapeHandle {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(receiver),
             Err(TrySendError::Full(request)) => Err(request.events),
         }
+    }
+
+    /// Durable events from sequence number `from` on (of one stream, or all), and
+    /// those that become so. It does not keep the tape open.
+    pub fn subscribe(&self, from: u64, stream: Option<StreamId>) -> Subscription {
+        let running = &self.running;
+        Subscription::new(running.gate.clone(), running.progress.clone(), from, stream)
     }
 
     // The trait's methods once more, so that callers need not import it.
@@ -210,7 +229,7 @@ impl Tape for TapeHandle {
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, TapeError> {
-        scan::read(&*self.running.shared.backend, from, limit, self.durable())
+        self.running.shared.read(from, limit)
     }
 
     fn read_stream(
@@ -219,15 +238,7 @@ impl Tape for TapeHandle {
         from: u64,
         limit: usize,
     ) -> Result<Vec<Record>, TapeError> {
-        let durable = self.durable();
-        let wanted: Vec<u64> = {
-            let index = self.running.shared.index();
-            let all = index.stream(stream);
-            let start = all.partition_point(|seq| *seq < from);
-            let found = all.iter().skip(start).copied();
-            found.take_while(|seq| *seq < durable).take(limit).collect()
-        };
-        scan::read_each(&*self.running.shared.backend, &wanted)
+        self.running.shared.read_stream(stream, from, limit)
     }
 
     fn len(&self) -> u64 {
@@ -236,5 +247,31 @@ impl Tape for TapeHandle {
 
     fn durable(&self) -> u64 {
         self.running.shared.durable.load(Ordering::Acquire)
+    }
+}
+
+impl Shared {
+    /// As [`Tape::read`].
+    pub(crate) fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, TapeError> {
+        let durable = self.durable.load(Ordering::Acquire);
+        scan::read(&*self.backend, from, limit, durable)
+    }
+
+    /// As [`Tape::read_stream`].
+    pub(crate) fn read_stream(
+        &self,
+        stream: &StreamId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>, TapeError> {
+        let durable = self.durable.load(Ordering::Acquire);
+        let wanted: Vec<u64> = {
+            let index = self.index();
+            let all = index.stream(stream);
+            let start = all.partition_point(|seq| *seq < from);
+            let found = all.iter().skip(start).copied();
+            found.take_while(|seq| *seq < durable).take(limit).collect()
+        };
+        scan::read_each(&*self.backend, &wanted)
     }
 }

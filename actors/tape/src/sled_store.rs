@@ -17,6 +17,7 @@ use crate::lock::{LOCK_FILE, TapeLock};
 use crate::payload::PayloadFiles;
 use crate::scan::Tip;
 use crate::sled_guard::{guarded, open_database};
+use crate::slots::PROJECTIONS_DIRECTORY;
 use crate::watermark::{WATERMARK_FILE, Watermark};
 use gametape_schemas::codec::PayloadDigest;
 use std::collections::HashSet;
@@ -356,7 +357,8 @@ impl Backend for SledStore {
     }
 }
 
-/// A directory without a database may hold what a killed creation left, and no more.
+/// A directory without a database may hold what a killed creation left and what was
+/// folded from a tape that is gone (it is recognised as such), and no more.
 fn refuse_foreign_files(path: &Path) -> Result<(), TapeError> {
     let Ok(entries) = std::fs::read_dir(path) else {
         return Ok(());
@@ -364,7 +366,7 @@ fn refuse_foreign_files(path: &Path) -> Result<(), TapeError> {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let is_ours = match name.to_str() {
-            Some(LOCK_FILE | WATERMARK_FILE | "blobs") => true,
+            Some(LOCK_FILE | WATERMARK_FILE | PROJECTIONS_DIRECTORY | "blobs") => true,
             Some("conf") => std::fs::read(entry.path())
                 .is_ok_and(|text| text.is_empty() || text.starts_with(b"segment_size: ")),
             _ => false,

@@ -8,6 +8,7 @@ use crate::lock::TapeLock;
 use crate::parquet::{self, GroupLimits};
 use crate::scan;
 use crate::sled_store::{Purpose, SledStore};
+use crate::slots;
 use gametape_schemas::{Failure, FailureKind, NewEvent, Record, codec};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -196,7 +197,12 @@ fn make(
     unit: &str,
     records: impl Iterator<Item = Result<Record, TapeError>>,
 ) -> Result<Verified, Failure> {
-    let taken = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    // What was folded from a tape that is gone says nothing of the new one.
+    let is_old = |entry: &std::io::Result<std::fs::DirEntry>| {
+        let name = entry.as_ref().map(std::fs::DirEntry::file_name);
+        name.is_ok_and(|name| name == slots::PROJECTIONS_DIRECTORY)
+    };
+    let taken = std::fs::read_dir(path).is_ok_and(|mut all| !all.all(|entry| is_old(&entry)));
     if taken {
         return Err(TapeError::Foreign {
             path: path.to_owned(),
@@ -215,7 +221,8 @@ fn make(
             return Err(error);
         }
     };
-    appear(&making, path).map_err(|e| TapeError::io(path, "import", &e))?;
+    let moved = slots::remove_all(path).and_then(|()| appear(&making, path));
+    moved.map_err(|e| TapeError::io(path, "import", &e))?;
     Ok(verified)
 }
 

@@ -12,6 +12,7 @@ use crate::frame;
 use crate::handle::Answer;
 use crate::index::{Index, IndexEntry};
 use crate::scan::{self, Tip};
+use crate::subscription::Progress;
 use crate::tape::Clock;
 use crossbeam_channel::Receiver;
 use gametape_schemas::NewEvent;
@@ -19,7 +20,7 @@ use gametape_schemas::codec::Payload;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Somebody waits for these events to be durable.
 pub(crate) struct Request {
@@ -49,6 +50,8 @@ pub(crate) struct Writer {
     pub(crate) group_events: usize,
     /// Why it will not write any more.
     pub(crate) stopped: Option<String>,
+    /// What subscriptions wait for; closes with this thread.
+    pub(crate) progress: watch::Sender<Progress>,
 }
 
 impl Writer {
@@ -90,6 +93,7 @@ impl Writer {
         });
         match done {
             Ok(answers) => {
+                self.publish();
                 for (to, answer) in waiting.into_iter().zip(answers) {
                     let _ = to.send(answer);
                 }
@@ -97,11 +101,23 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, "the tape's writer stops");
                 self.stopped = Some(error.to_string());
+                self.publish();
                 for to in waiting {
                     let _ = to.send(Err(error.clone()));
                 }
             }
         }
+    }
+
+    /// Tells subscriptions how far they may read now.
+    fn publish(&self) {
+        let durable = self.shared.durable.load(Ordering::Acquire);
+        self.progress.send_if_modified(|progress| {
+            let is_news = progress.durable != durable || progress.stopped != self.stopped;
+            progress.durable = durable;
+            progress.stopped.clone_from(&self.stopped);
+            is_news
+        });
     }
 
     /// The answer of each request, once everything that they add is durable.
