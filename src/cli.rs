@@ -86,7 +86,7 @@ pub enum Verb {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Read a tape.
+    /// Read a tape, check it, tidy it up.
     Tape {
         /// What about it.
         #[command(subcommand)]
@@ -109,13 +109,13 @@ pub enum Verb {
 /// `gametape tape …`
 #[derive(Subcommand, Debug)]
 pub enum TapeAction {
-    /// Check every frame and every event; name the first bad sequence number.
+    /// Check every frame, event and payload; name the first bad sequence number.
     Verify {
         /// Where the run lies.
         #[command(flatten)]
         run: RunDir,
     },
-    /// Events, bytes, compression, types and streams.
+    /// Events, bytes, compression, payloads, types and streams.
     Stats {
         /// Where the run lies.
         #[command(flatten)]
@@ -158,6 +158,16 @@ pub enum TapeAction {
         /// Where the new run lies (its tape must not exist).
         #[command(flatten)]
         run: RunDir,
+    },
+    /// Check the tape, then remove the payload files that no event names (a killed
+    /// writer leaves such behind). Events are never removed.
+    Compact {
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+        /// Say what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -42,6 +42,7 @@ fn the_loop_runs_is_idempotent_and_everything_comes_from_the_tape() {
     for verb in [
         &["tape", "verify"][..],
         &["tape", "stats"],
+        &["tape", "compact", "--dry-run", "--json"],
         &["dataset", "verify"],
     ] {
         let output = run.run(verb);

@@ -175,6 +175,16 @@ fn tape(action: &TapeAction, json: bool) -> Result<ExitCode, Failure> {
             put(&format!("{imported}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
+        TapeAction::Compact { run, dry_run } => {
+            let paths = Paths::new(run.run.clone())?;
+            let done = gametape_tape::compact(&existing(&paths)?, *dry_run)?;
+            if json {
+                print_json(&done)?;
+            } else {
+                put(&done.to_string())?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How fast synced appends are on this disk: 1 KB events, 64 a request, each request
 //! acknowledged before the next (`cargo run -p gametape-tape --example append_speed
-//! [EVENTS [DIRECTORY]]`). A look, not a benchmark: it compares with nothing.
+//! [EVENTS [DIRECTORY [BYTES]]]`; over 32 KiB bodies lie outside the frames). A look, not a benchmark: it compares with nothing.
 
 use gametape_schemas::event::RunPaused;
 use gametape_schemas::{Event, NewEvent, StreamId};
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Text that compresses about as events do: words drawn from few.
-fn text(n: u64) -> String {
+fn text(n: u64, bytes: usize) -> String {
     let mut seed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut out = String::with_capacity(1_024);
-    while out.len() < 850 {
+    let mut out = String::with_capacity(bytes + 16);
+    while out.len() < bytes {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let word = (seed >> 33) % 4_096;
         out.push_str(&format!(
@@ -25,8 +25,10 @@ fn text(n: u64) -> String {
     out
 }
 
-fn event(n: u64) -> NewEvent {
-    let body = RunPaused { reason: text(n) };
+fn event(n: u64, bytes: usize) -> NewEvent {
+    let body = RunPaused {
+        reason: text(n, bytes),
+    };
     let stream = StreamId::new(format!("attempt/{}", n / 40));
     NewEvent::named(stream, &n.to_string(), Event::RunPaused(body))
 }
@@ -37,15 +39,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = arguments
         .next()
         .map_or_else(std::env::temp_dir, PathBuf::from);
+    let bytes: usize = arguments.next().map_or(Ok(850), |n| n.parse())?;
     let directory = base.join(format!("gametape-append-speed-{}", std::process::id()));
-    let report = measure(&directory, events);
+    let report = measure(&directory, events, bytes);
     std::fs::remove_dir_all(&directory)?;
     Ok(report?)
 }
 
-fn measure(directory: &std::path::Path, events: u64) -> Result<(), TapeError> {
+fn measure(directory: &std::path::Path, events: u64, bytes: usize) -> Result<(), TapeError> {
     let tape = SledTape::open(directory, Arc::new(|| 1))?;
-    let all: Vec<NewEvent> = (0..events).map(event).collect();
+    let all: Vec<NewEvent> = (0..events).map(|n| event(n, bytes)).collect();
     let mut waits = Vec::new();
     let begin = Instant::now();
     for batch in all.chunks(64) {
@@ -69,7 +72,7 @@ fn measure(directory: &std::path::Path, events: u64) -> Result<(), TapeError> {
     std::thread::scope(|scope| {
         for t in 0..8u64 {
             let tape = &tape;
-            let mine = (0..events / 8).map(move |n| event(events + n * 8 + t));
+            let mine = (0..events / 8).map(move |n| event(events + n * 8 + t, bytes));
             scope.spawn(move || {
                 let mine: Vec<NewEvent> = mine.collect();
                 for batch in mine.chunks(64) {

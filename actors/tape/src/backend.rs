@@ -2,9 +2,12 @@
 //!
 //! Two stores exist: [`crate::sled_store`] and [`crate::memory`]. One that injects
 //! faults wraps either: everything that can fail goes through this trait.
+//!
+//! Beside frames a store keeps payloads: bodies that frames name by their digests.
 
 use crate::error::TapeError;
 use crate::scan::Tip;
+use gametape_schemas::codec::PayloadDigest;
 
 /// A frame and its index entry, about to be written.
 #[derive(Clone, Debug)]
@@ -70,6 +73,34 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// The disk's.
     fn set_watermark(&self, tip: Tip) -> Result<(), TapeError>;
+
+    /// Puts a payload, durable on return. One that is there already and whole is not
+    /// written again. It is to be put before the frame that names it.
+    ///
+    /// # Errors
+    /// The disk's. Nothing is then under its name, or all of it.
+    fn put_payload(&self, digest: &PayloadDigest, body: &[u8]) -> Result<(), TapeError>;
+
+    /// A payload as it lies there, to be held against its digest
+    /// ([`crate::payload::resolve`]); `None` when there is none.
+    ///
+    /// # Errors
+    /// The disk's; [`TapeError::Corrupt`] when nothing can be made of what is there
+    /// (the store does not know of which event: its sequence number means nothing).
+    fn payload(&self, digest: &PayloadDigest) -> Result<Option<Vec<u8>>, TapeError>;
+
+    /// Digest of every payload and the bytes that it takes where it lies, in order of
+    /// digests.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn payloads(&self) -> Result<Vec<(PayloadDigest, u64)>, TapeError>;
+
+    /// Removes a payload that no event names, if it is there.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn remove_payload(&self, digest: &PayloadDigest) -> Result<(), TapeError>;
 
     /// Bytes taken on disk by everything.
     fn disk_bytes(&self) -> u64;

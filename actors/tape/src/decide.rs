@@ -7,6 +7,7 @@
 use crate::error::TapeError;
 use crate::frame::MAX_EVENT_BYTES;
 use crate::index::{Index, id_hash};
+use gametape_schemas::codec::{Payload, Split};
 use gametape_schemas::message::Appended;
 use gametape_schemas::{NewEvent, Record, StreamId, codec};
 use std::collections::HashMap;
@@ -16,10 +17,19 @@ use std::collections::HashMap;
 pub struct Prepared {
     /// The event, numbered.
     pub record: Record,
-    /// Its encoding.
+    /// Its encoding, as it lies in a frame.
     pub bytes: Vec<u8>,
+    /// Its body, when it is too long to lie there, too.
+    pub payload: Option<Payload>,
     /// Hash of its id, for the index.
     pub id_hash: u64,
+}
+
+impl Prepared {
+    /// Bytes of its encoding, wherever they lie.
+    pub fn whole_bytes(&self) -> usize {
+        self.bytes.len() + self.payload.as_ref().map_or(0, |p| p.body.len())
+    }
 }
 
 /// Requests that will be written together.
@@ -116,24 +126,26 @@ impl<'a> Group<'a> {
             },
             event: event.event,
         };
-        let refused = |reason: String| TapeError::Event {
-            event_id: record.event_id.clone(),
+        let refused = |event_id: &str, reason: String| TapeError::Event {
+            event_id: event_id.to_owned(),
             reason,
         };
-        let bytes = codec::encode(&record).map_err(|e| refused(e.to_string()))?;
-        if bytes.len() > MAX_EVENT_BYTES {
-            return Err(refused(format!(
-                "it takes {} bytes, more than {MAX_EVENT_BYTES}",
-                bytes.len()
-            )));
+        let Split { inside, payload } =
+            codec::split(&record).map_err(|e| refused(&record.event_id, e.to_string()))?;
+        let prepared = Prepared {
+            bytes: inside,
+            payload,
+            id_hash,
+            record,
+        };
+        let (record, bytes) = (&prepared.record, prepared.whole_bytes());
+        if bytes > MAX_EVENT_BYTES {
+            let reason = format!("it takes {bytes} bytes, more than {MAX_EVENT_BYTES}");
+            return Err(refused(&record.event_id, reason));
         }
         *self.added.entry(record.stream.clone()).or_default() += 1;
         self.ids.insert(record.event_id.clone(), self.fresh.len());
-        self.fresh.push(Prepared {
-            record,
-            bytes,
-            id_hash,
-        });
+        self.fresh.push(prepared);
         Ok(seq)
     }
 

@@ -129,6 +129,8 @@ impl TapeError {
     /// What is wrong with the frame that should hold `seq`.
     pub(crate) fn frame(seq: u64, error: &FrameError) -> Self {
         match error {
+            // It names its event.
+            FrameError::Payload(error) => (**error).clone(),
             FrameError::Newer(_) | FrameError::Event(codec::CodecError::Unknown { .. }) => {
                 Self::Newer {
                     reason: format!("sequence {seq}: {error}"),

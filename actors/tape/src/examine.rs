@@ -7,9 +7,10 @@ use crate::index::{Index, IndexEntry};
 use crate::scan;
 use crate::sled_store::{Purpose, SledStore};
 use crate::slots::{self, Kept};
+use gametape_schemas::codec::PayloadDigest;
 use gametape_schemas::{Event, Failure, Record, codec};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 
@@ -27,6 +28,11 @@ pub struct Verified {
     /// Whether the stored index says what the frames say. It may lag after a kill; it
     /// is put right when the tape is next opened for writing.
     pub index: IndexState,
+    /// Bodies outside the frames, each there and whole; one that several events name
+    /// counts once.
+    pub payloads: u64,
+    /// Their bytes, uncompressed.
+    pub payload_bytes: u64,
 }
 
 /// How the stored index stands to the frames.
@@ -55,7 +61,12 @@ impl fmt::Display for Verified {
             IndexState::Behind => "behind the frames; put right at the next opening for writing",
             IndexState::Differs => "wrong; made anew at the next opening for writing",
         };
-        writeln!(f, "index   {index}")
+        writeln!(f, "index   {index}")?;
+        let (payloads, bytes) = (self.payloads, self.payload_bytes);
+        writeln!(
+            f,
+            "bodies  {payloads} outside the frames, {bytes} bytes: each is there and whole"
+        )
     }
 }
 
@@ -66,7 +77,7 @@ pub struct Stats {
     pub events: u64,
     /// Frames.
     pub frames: u64,
-    /// Bytes of the encoded events.
+    /// Bytes of the encoded events, bodies outside the frames included.
     pub raw_bytes: u64,
     /// Bytes of the frames.
     pub frame_bytes: u64,
@@ -80,8 +91,55 @@ pub struct Stats {
     pub by_category: BTreeMap<String, u64>,
     /// Encoded bytes per attempt, mean.
     pub bytes_per_attempt: f64,
+    /// Bodies outside the frames.
+    pub payloads: Payloads,
     /// Snapshots of projections.
     pub projections: Vec<Kept>,
+}
+
+/// The bodies outside the frames, in numbers. One that several events name counts once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Payloads {
+    /// Payloads that events name.
+    pub count: u64,
+    /// Their bytes, uncompressed.
+    pub raw_bytes: u64,
+    /// Bytes that they take on disk.
+    pub disk_bytes: u64,
+    /// Payloads that no event names: [`compact`](crate::compact::compact)
+    /// removes them.
+    pub unnamed: u64,
+    /// Bytes that those take on disk.
+    pub unnamed_bytes: u64,
+}
+
+impl Payloads {
+    /// Counts what lies in a store against what its frames name.
+    fn of(backend: &dyn Backend, named: &HashMap<PayloadDigest, u64>) -> Result<Self, TapeError> {
+        let mut found = Self {
+            count: named.len() as u64,
+            raw_bytes: named.values().sum(),
+            ..Self::default()
+        };
+        for (digest, bytes) in backend.payloads()? {
+            if named.contains_key(&digest) {
+                found.disk_bytes += bytes;
+            } else {
+                found.unnamed += 1;
+                found.unnamed_bytes += bytes;
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl fmt::Display for Payloads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, raw, disk) = (self.count, self.raw_bytes, self.disk_bytes);
+        write!(f, "payloads    {count:>12}  of {raw} bytes, {disk} on disk")?;
+        let (unnamed, bytes) = (self.unnamed, self.unnamed_bytes);
+        writeln!(f, "; {unnamed} more that no event names, {bytes} on disk")
+    }
 }
 
 impl fmt::Display for Stats {
@@ -98,6 +156,7 @@ impl fmt::Display for Stats {
             writeln!(f, "{name}     {bytes:>12}  bytes ({ratio:.2} of raw)")?;
         }
         writeln!(f, "per attempt {:>12.0}  raw bytes", self.bytes_per_attempt)?;
+        write!(f, "{}", self.payloads)?;
         for (name, count) in self.by_category.iter().chain(&self.by_type) {
             writeln!(f, "  {name:<24}{count:>10}")?;
         }
@@ -152,7 +211,8 @@ pub(crate) fn encoded(record: &Record) -> Result<Vec<u8>, TapeError> {
     })
 }
 
-/// Checks every frame, link, sequence number and event of the tape in a directory.
+/// Checks every frame, link, sequence number, event and payload of the tape in a
+/// directory.
 ///
 /// # Errors
 /// `GT-TAPE-CORRUPT` names the first bad sequence number; `GT-TAPE-NONE`,
@@ -171,12 +231,16 @@ pub fn verify_store(backend: &dyn Backend) -> Result<Verified, TapeError> {
     let mut index = Index::default();
     let mut entries = backend.entries();
     let mut state = IndexState::Complete;
+    let mut payloads = HashMap::new();
     let tip = scan::scan_all(backend, |frame| {
         frames += 1;
         for record in frame.records {
             digest.add(record)?;
         }
-        let entry = scan::extend(&mut index, frame.records);
+        payloads.extend(frame.payloads.iter().map(|p| (p.digest, p.bytes)));
+        let events = frame.records.iter();
+        let events = events.map(|r| (&r.stream, r.event_id.as_str()));
+        let entry = scan::extend(&mut index, events);
         let stored = entries.next().transpose()?;
         let agrees = stored.as_ref().is_some_and(|(key, value)| {
             key_number(key) == Some(frame.header.first)
@@ -198,6 +262,8 @@ pub fn verify_store(backend: &dyn Backend) -> Result<Verified, TapeError> {
         content_digest: digest.finish(),
         chain: blake3::Hash::from(tip.previous).to_hex().to_string(),
         index: state,
+        payloads: payloads.len() as u64,
+        payload_bytes: payloads.values().sum(),
     })
 }
 
@@ -223,10 +289,15 @@ pub fn stats_of(backend: &dyn Backend) -> Result<Stats, TapeError> {
     };
     let mut streams = std::collections::HashSet::new();
     let mut attempt_bytes = 0u64;
+    let mut payloads = HashMap::new();
     let tip = scan::scan_all(backend, |frame| {
         stats.frames += 1;
         stats.frame_bytes += frame.bytes.len() as u64;
         stats.raw_bytes += u64::from(frame.header.raw);
+        for payload in frame.payloads {
+            stats.raw_bytes += payload.bytes;
+            payloads.insert(payload.digest, payload.bytes);
+        }
         for record in frame.records {
             let kind = record.event.kind().to_owned();
             *stats.by_type.entry(kind).or_default() += 1;
@@ -243,6 +314,7 @@ pub fn stats_of(backend: &dyn Backend) -> Result<Stats, TapeError> {
     })?;
     stats.events = tip.next;
     stats.streams = streams.len() as u64;
+    stats.payloads = Payloads::of(backend, &payloads)?;
     let attempts = stats.by_type.get("AttemptScheduled").copied().unwrap_or(0);
     if attempts > 0 {
         stats.bytes_per_attempt = attempt_bytes as f64 / attempts as f64;

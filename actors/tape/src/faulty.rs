@@ -5,11 +5,13 @@
 //! call that writes is one I/O with a number, from 0; a fault is set on a number. After
 //! a crash nothing works any more, and [`FaultyStore::survivors`] gives every image that
 //! the disk may hold then: what was synced, and any prefix of what was written since.
+//! A payload is durable when its call returns, whatever else is pending.
 
 use crate::backend::{Backend, Packed, Pairs};
 use crate::error::TapeError;
 use crate::memory::{Change, Image, MemoryStore};
 use crate::scan::Tip;
+use gametape_schemas::codec::PayloadDigest;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +46,10 @@ pub enum Io {
     NextEpoch,
     /// [`Backend::set_watermark`].
     SetWatermark,
+    /// [`Backend::put_payload`], unless it is there already.
+    PutPayload,
+    /// [`Backend::remove_payload`].
+    RemovePayload,
 }
 
 /// The store. Clones share it.
@@ -150,6 +156,13 @@ impl FaultyStore {
             Some(Fault::CrashAfter | Fault::LostAnswer) | None => {}
         }
         match change {
+            Some(change @ Change::Payload(digest, _)) => {
+                self.live.apply(&change);
+                disk.durable.apply(&change);
+                // What makes its name durable orders an earlier removal before it.
+                let gone = |c: &Change| matches!(c, Change::NoPayload(d) if *d == digest);
+                disk.pending.retain(|change| !gone(change));
+            }
             Some(change) => {
                 self.live.apply(&change);
                 disk.pending.push(change);
@@ -212,6 +225,26 @@ impl Backend for FaultyStore {
 
     fn set_watermark(&self, tip: Tip) -> Result<(), TapeError> {
         self.io(Io::SetWatermark, Some(Change::Watermark(tip)))
+    }
+
+    fn put_payload(&self, digest: &PayloadDigest, body: &[u8]) -> Result<(), TapeError> {
+        if self.live.has_payload(digest, body) && !self.is_crashed() {
+            return Ok(());
+        }
+        let change = Change::Payload(*digest, body.to_vec());
+        self.io(Io::PutPayload, Some(change))
+    }
+
+    fn payload(&self, digest: &PayloadDigest) -> Result<Option<Vec<u8>>, TapeError> {
+        self.live.payload(digest)
+    }
+
+    fn payloads(&self) -> Result<Vec<(PayloadDigest, u64)>, TapeError> {
+        self.live.payloads()
+    }
+
+    fn remove_payload(&self, digest: &PayloadDigest) -> Result<(), TapeError> {
+        self.io(Io::RemovePayload, Some(Change::NoPayload(*digest)))
     }
 
     fn disk_bytes(&self) -> u64 {

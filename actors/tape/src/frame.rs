@@ -12,9 +12,12 @@
 //! crc32c                 u32: of everything before it and everything after it
 //! block                  the rest
 //! ```
-//! A frame is atomic by itself: it is one value under one key, written whole.
+//! A frame is atomic by itself: it is one value under one key, written whole. A long
+//! body lies outside of it ([`crate::payload`]); what reads a frame hands in the look-up.
 
-use gametape_schemas::{Record, codec};
+use crate::error::TapeError;
+use gametape_schemas::Record;
+use gametape_schemas::codec::{self, Outline, PayloadDigest};
 use std::cell::RefCell;
 use std::io;
 use zstd::bulk::{Compressor, Decompressor};
@@ -29,11 +32,13 @@ const CRC_END: usize = HEADER + 4;
 const LEVEL: i32 = 3;
 /// Events in one frame at most.
 pub const MAX_EVENTS: usize = 64;
-/// A frame is closed before its block exceeds this, uncompressed. A single larger
-/// event still makes one frame.
+/// A frame is closed before its events, uncompressed and with the bodies that lie
+/// outside, exceed this: reading one frame takes little memory. A single larger event
+/// still makes one frame.
 pub const TARGET_BYTES: usize = 100 << 10;
-/// An event whose encoding is longer is refused when it is appended, so that a block
-/// that claims to be longer is damage, not data.
+/// An event whose encoding (its body included, wherever it lies) is longer is refused
+/// when it is appended, so that a block or a payload that claims to be longer is
+/// damage, not data.
 pub const MAX_EVENT_BYTES: usize = 256 << 20;
 
 /// Why bytes are not a frame.
@@ -51,6 +56,9 @@ pub enum FrameError {
     /// An event inside cannot be read.
     #[error("{0}")]
     Event(#[from] codec::CodecError),
+    /// A body outside cannot be had.
+    #[error("{0}")]
+    Payload(Box<TapeError>),
     /// A frame that cannot be made.
     #[error("the frame cannot be made: {0}")]
     Unwritable(String),
@@ -77,7 +85,7 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
     COMPRESSOR.with_borrow_mut(|kept| {
         let context = match kept {
             Some(context) => context,
@@ -87,7 +95,7 @@ fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
     })
 }
 
-fn decompress(block: &[u8], length: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn decompress(block: &[u8], length: usize) -> io::Result<Vec<u8>> {
     DECOMPRESSOR.with_borrow_mut(|kept| {
         let context = match kept {
             Some(context) => context,
@@ -198,11 +206,51 @@ pub fn check(frame: &[u8]) -> Result<Header, FrameError> {
     })
 }
 
-/// Reads a frame whole.
+/// Reads a frame that has no body outside of it.
 ///
 /// # Errors
 /// Whatever is wrong with it.
 pub fn read(frame: &[u8]) -> Result<(Header, Vec<Record>), FrameError> {
+    read_each(frame, |_, event| {
+        let record = codec::decode(event)?;
+        Ok((record.seq, record))
+    })
+}
+
+/// Reads a frame whole. `look_up` gives the body that lies outside of the event with
+/// this sequence number, held against its digest.
+///
+/// # Errors
+/// Whatever is wrong with it, and `look_up`'s as [`FrameError::Payload`].
+pub fn read_with(
+    frame: &[u8],
+    mut look_up: impl FnMut(u64, &PayloadDigest) -> Result<Vec<u8>, TapeError>,
+) -> Result<(Header, Vec<Record>), FrameError> {
+    read_each(frame, |seq, event| {
+        let record = codec::decode_with(event, |digest| {
+            look_up(seq, digest).map_err(|e| FrameError::Payload(Box::new(e)))
+        })?;
+        Ok((record.seq, record))
+    })
+}
+
+/// Reads of each event what the frame itself says, without looking anything up.
+///
+/// # Errors
+/// Whatever is wrong with the frame.
+pub fn outlines(frame: &[u8]) -> Result<(Header, Vec<Outline>), FrameError> {
+    read_each(frame, |_, event| {
+        let outline = codec::outline(event)?;
+        Ok((outline.seq, outline))
+    })
+}
+
+/// Checks a frame and reads its events one by one: `read` is handed the sequence number
+/// that an event should have, and gives the one that it has.
+fn read_each<T>(
+    frame: &[u8],
+    mut read: impl FnMut(u64, &[u8]) -> Result<(u64, T), FrameError>,
+) -> Result<(Header, Vec<T>), FrameError> {
     let header = check(frame)?;
     let damaged = |what: &str| FrameError::Damaged(what.to_owned());
     let length = header.raw as usize;
@@ -215,7 +263,8 @@ pub fn read(frame: &[u8]) -> Result<(Header, Vec<Record>), FrameError> {
         return Err(damaged("the block is not as long as the header says"));
     }
     let mut rest = raw.as_slice();
-    let mut records = Vec::with_capacity((header.count as usize).min(MAX_EVENTS));
+    let mut events = Vec::with_capacity((header.count as usize).min(MAX_EVENTS));
+    let mut contiguous = true;
     while !rest.is_empty() {
         let (prefix, tail) = rest
             .split_at_checked(4)
@@ -224,15 +273,14 @@ pub fn read(frame: &[u8]) -> Result<(Header, Vec<Record>), FrameError> {
         let (event, tail) = tail
             .split_at_checked(length)
             .ok_or_else(|| damaged("the block ends in an event"))?;
-        records.push(codec::decode(event)?);
+        let expected = header.first.saturating_add(events.len() as u64);
+        let (seq, event) = read(expected, event)?;
+        contiguous &= seq == expected;
+        events.push(event);
         rest = tail;
     }
-    let contiguous = records
-        .iter()
-        .zip(header.first..)
-        .all(|(record, seq)| record.seq == seq);
-    if records.is_empty() || records.len() != header.count as usize || !contiguous {
+    if events.is_empty() || events.len() != header.count as usize || !contiguous {
         return Err(damaged("the events are not the ones that the header names"));
     }
-    Ok((header, records))
+    Ok((header, events))
 }

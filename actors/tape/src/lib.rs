@@ -11,6 +11,8 @@
 //! - [`subscription`]: catching up with the writer, and waiting for it
 //! - [`backend`]: where frames lie: the trait that a store fulfils
 //! - [`sled_store`], [`memory`]: the stores
+//! - [`payload`]: bodies that are too long for a frame, in files of their own
+//! - `sled_guard`: calls into sled, with panics and errors told apart
 //! - [`faulty`]: a store that crashes and fails on purpose
 //! - [`watermark`]: what must be there at least, noted beside the database
 //! - [`lock`]: one process a tape
@@ -20,18 +22,19 @@
 //! - [`snapshot`]: the bytes of a kept state; pure
 //! - [`slots`]: where kept states lie: the old one in service until the new one is whole
 //! - [`examine`]: verify, stats, read everything
+//! - [`mod@compact`]: removes payloads that no event names
 //! - [`transfer`]: export, import; JSON lines
 //! - [`mod@parquet`]: a tape as a table for other tools, and back
 //! - [`error`]: what can go wrong, by code
 //!
-//! **Not here:** what events mean (`gametape-schemas`), blobs, and what projections
-//! there are.
+//! **Not here:** what events mean (`gametape-schemas`), and what projections there are.
 //! No other room knows sled.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod actor;
 pub mod backend;
+pub mod compact;
 pub mod decide;
 pub mod error;
 pub mod examine;
@@ -42,8 +45,10 @@ pub mod index;
 pub mod lock;
 pub mod memory;
 pub mod parquet;
+pub mod payload;
 pub mod projection;
 pub mod scan;
+mod sled_guard;
 pub mod sled_store;
 pub mod slots;
 pub mod snapshot;
@@ -55,9 +60,11 @@ pub mod writer;
 
 pub use actor::TapeActor;
 pub use backend::Backend;
+pub use compact::{Compacted, Removed, compact, compact_store};
 pub use error::TapeError;
 pub use examine::{
-    IndexState, Stats, Verified, content_digest, read_all, stats, stats_of, verify, verify_store,
+    IndexState, Payloads, Stats, Verified, content_digest, read_all, stats, stats_of, verify,
+    verify_store,
 };
 pub use faulty::{Fault, FaultyStore, Io};
 pub use handle::{SledTape, TapeHandle, TapeOptions, start};

@@ -3,6 +3,7 @@
 use crate::backend::{Backend, Packed, Pair, Pairs};
 use crate::error::TapeError;
 use crate::scan::Tip;
+use gametape_schemas::codec::PayloadDigest;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +18,7 @@ pub struct MemoryStore {
 pub(crate) struct Image {
     frames: BTreeMap<u64, Vec<u8>>,
     entries: BTreeMap<u64, Vec<u8>>,
+    payloads: BTreeMap<PayloadDigest, Vec<u8>>,
     epoch: u64,
     watermark: Option<Tip>,
 }
@@ -32,6 +34,10 @@ pub(crate) enum Change {
     Epoch(u64),
     /// The note beside the frames.
     Watermark(Tip),
+    /// A payload, there from now on.
+    Payload(PayloadDigest, Vec<u8>),
+    /// A payload, gone.
+    NoPayload(PayloadDigest),
 }
 
 impl Image {
@@ -49,6 +55,12 @@ impl Image {
             }
             Change::Epoch(epoch) => self.epoch = *epoch,
             Change::Watermark(tip) => self.watermark = Some(*tip),
+            Change::Payload(digest, body) => {
+                self.payloads.insert(*digest, body.clone());
+            }
+            Change::NoPayload(digest) => {
+                self.payloads.remove(digest);
+            }
         }
     }
 }
@@ -74,6 +86,11 @@ impl MemoryStore {
     /// How often it was opened for writing.
     pub(crate) fn epoch(&self) -> u64 {
         self.state().epoch
+    }
+
+    /// Whether it holds this payload, whole.
+    pub(crate) fn has_payload(&self, digest: &PayloadDigest, body: &[u8]) -> bool {
+        self.state().payloads.get(digest).is_some_and(|b| b == body)
     }
 
     /// Changes what it holds.
@@ -139,6 +156,28 @@ impl Backend for MemoryStore {
 
     fn set_watermark(&self, tip: Tip) -> Result<(), TapeError> {
         self.apply(&Change::Watermark(tip));
+        Ok(())
+    }
+
+    fn put_payload(&self, digest: &PayloadDigest, body: &[u8]) -> Result<(), TapeError> {
+        if !self.has_payload(digest, body) {
+            self.apply(&Change::Payload(*digest, body.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn payload(&self, digest: &PayloadDigest) -> Result<Option<Vec<u8>>, TapeError> {
+        Ok(self.state().payloads.get(digest).cloned())
+    }
+
+    fn payloads(&self) -> Result<Vec<(PayloadDigest, u64)>, TapeError> {
+        let state = self.state();
+        let all = state.payloads.iter();
+        Ok(all.map(|(d, body)| (*d, body.len() as u64)).collect())
+    }
+
+    fn remove_payload(&self, digest: &PayloadDigest) -> Result<(), TapeError> {
+        self.apply(&Change::NoPayload(*digest));
         Ok(())
     }
 

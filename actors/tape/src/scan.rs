@@ -5,7 +5,9 @@ use crate::backend::{Backend, Pair, Pairs, key_number};
 use crate::error::TapeError;
 use crate::frame::{self, Header};
 use crate::index::{Index, IndexEntry, id_hash};
-use gametape_schemas::Record;
+use crate::payload;
+use gametape_schemas::codec::{Outline, PayloadDigest};
+use gametape_schemas::{Record, StreamId};
 
 /// A frame as a scan hands it on.
 pub struct Scanned<'a> {
@@ -15,6 +17,26 @@ pub struct Scanned<'a> {
     pub header: Header,
     /// Its events.
     pub records: &'a [Record],
+    /// The bodies of them that lie outside of it, each there and whole.
+    pub payloads: &'a [Outside],
+}
+
+/// A body outside of a frame, as a scan found it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outside {
+    /// The event that names it.
+    pub seq: u64,
+    /// Its name.
+    pub digest: PayloadDigest,
+    /// Its bytes, uncompressed.
+    pub bytes: u64,
+}
+
+/// A frame with everything that belongs to it.
+struct Opened {
+    header: Header,
+    records: Vec<Record>,
+    payloads: Vec<Outside>,
 }
 
 /// The end of the chain of frames.
@@ -26,11 +48,33 @@ pub struct Tip {
     pub previous: [u8; 32],
 }
 
-/// Reads one stored frame that should begin at `seq`.
-fn read_pair(seq: u64, pair: &Pair) -> Result<(Header, Vec<Record>), TapeError> {
-    let (header, records) = frame::read(&pair.1).map_err(|e| TapeError::frame(seq, &e))?;
+/// Reads one stored frame that should begin at `seq`, and its payloads.
+fn read_pair(backend: &dyn Backend, seq: u64, pair: &Pair) -> Result<Opened, TapeError> {
+    let mut payloads = Vec::new();
+    let look_up = |seq, digest: &PayloadDigest| {
+        let body = payload::resolve(backend, seq, digest)?;
+        payloads.push(Outside {
+            seq,
+            digest: *digest,
+            bytes: body.len() as u64,
+        });
+        Ok(body)
+    };
+    let read = frame::read_with(&pair.1, look_up);
+    let (header, records) = read.map_err(|e| TapeError::frame(seq, &e))?;
     in_its_place(seq, &pair.0, &header)?;
-    Ok((header, records))
+    Ok(Opened {
+        header,
+        records,
+        payloads,
+    })
+}
+
+/// Reads what one stored frame itself says, without its payloads.
+fn outline_pair(seq: u64, pair: &Pair) -> Result<(Header, Vec<Outline>), TapeError> {
+    let (header, events) = frame::outlines(&pair.1).map_err(|e| TapeError::frame(seq, &e))?;
+    in_its_place(seq, &pair.0, &header)?;
+    Ok((header, events))
 }
 
 /// Whether a frame lies where it belongs.
@@ -50,15 +94,37 @@ fn in_its_place(seq: u64, key: &[u8], header: &Header) -> Result<(), TapeError> 
     Ok(())
 }
 
-/// Walks the frames from `tip` on: magic, checksum, hash chain, numbers, every event.
-/// `each` may end it with an error of its own.
+/// Walks the frames from `tip` on: magic, checksum, hash chain, numbers, every event,
+/// every payload. `each` may end it with an error of its own.
 ///
 /// # Errors
 /// The first damage, by sequence number.
 pub fn scan(
     backend: &dyn Backend,
-    mut tip: Tip,
+    tip: Tip,
     mut each: impl FnMut(Scanned<'_>) -> Result<(), TapeError>,
+) -> Result<Tip, TapeError> {
+    let read = |seq, pair: &Pair| {
+        let opened = read_pair(backend, seq, pair)?;
+        Ok((opened.header, opened))
+    };
+    walk(backend, tip, read, |bytes, opened| {
+        each(Scanned {
+            bytes,
+            header: opened.header,
+            records: &opened.records,
+            payloads: &opened.payloads,
+        })
+    })
+}
+
+/// Walks the frames from `tip` on: `read` makes something of each, and `each` is given
+/// it once the frame's link is checked.
+fn walk<T>(
+    backend: &dyn Backend,
+    mut tip: Tip,
+    read: impl Fn(u64, &Pair) -> Result<(Header, T), TapeError>,
+    mut each: impl FnMut(&[u8], T) -> Result<(), TapeError>,
 ) -> Result<Tip, TapeError> {
     for pair in backend.frames(tip.next) {
         let pair = pair?;
@@ -66,15 +132,11 @@ pub fn scan(
         if key_number(&pair.0).is_some_and(|key| key < tip.next) {
             continue;
         }
-        let (header, records) = read_pair(tip.next, &pair)?;
+        let (header, found) = read(tip.next, &pair)?;
         if header.previous != tip.previous {
             return Err(TapeError::corrupt(tip.next, "the hash chain is broken"));
         }
-        each(Scanned {
-            bytes: &pair.1,
-            header,
-            records: &records,
-        })?;
+        each(&pair.1, found)?;
         tip = Tip {
             next: tip.next + u64::from(header.count),
             previous: frame::hash(&pair.1),
@@ -138,7 +200,7 @@ pub fn read(
     while expected < Some(stop) {
         let (pairs, next) = gather(&mut frames, from, expected, stop)?;
         expected = Some(next);
-        for records in decode(&pairs)? {
+        for records in decode(backend, &pairs)? {
             let wanted = records.into_iter();
             out.extend(wanted.filter(|r| r.seq >= from && r.seq < stop));
         }
@@ -177,8 +239,8 @@ fn gather(
 
 /// Decodes frames, on several threads where there are many: decompressing and decoding
 /// is most of a replay.
-fn decode(pairs: &[(u64, Pair)]) -> Result<Vec<Vec<Record>>, TapeError> {
-    let one = |(seq, pair): &(u64, Pair)| read_pair(*seq, pair).map(|(_, records)| records);
+fn decode(backend: &dyn Backend, pairs: &[(u64, Pair)]) -> Result<Vec<Vec<Record>>, TapeError> {
+    let one = |(seq, pair): &(u64, Pair)| read_pair(backend, *seq, pair).map(|o| o.records);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(8).min(pairs.len() / 4);
     if threads < 2 {
@@ -213,7 +275,7 @@ pub fn read_each(backend: &dyn Backend, wanted: &[u64]) -> Result<Vec<Record>, T
             let missing = || TapeError::corrupt(*seq, "the event is missing");
             let pair = pair.ok_or_else(missing)?;
             let first = key_number(&pair.0).unwrap_or(*seq).min(*seq);
-            frame = read_pair(first, &pair)?.1.into_iter();
+            frame = read_pair(backend, first, &pair)?.records.into_iter();
             found = frame.find(|r| r.seq >= *seq);
             if found.as_ref().is_none_or(|r| r.seq != *seq) {
                 return Err(missing());
@@ -226,7 +288,8 @@ pub fn read_each(backend: &dyn Backend, wanted: &[u64]) -> Result<Vec<Record>, T
 
 /// The index and the end of the chain. Entries that lag behind the frames (a kill
 /// between the two writes) are added, entries that do not fit are made anew; both are
-/// written back. The newest frame is checked; the others are when they are read.
+/// written back. The newest frame is checked; the others are when they are read, and
+/// payloads always only then.
 ///
 /// # Errors
 /// Damage in the frames that had to be read.
@@ -241,11 +304,10 @@ pub fn load(backend: &dyn Backend) -> Result<(Index, Tip), TapeError> {
     };
     let known = tip.next;
     let mut late = Vec::new();
-    let tip = scan(backend, tip, |frame| {
-        late.push((
-            frame.header.first,
-            extend(&mut index, frame.records).encode(),
-        ));
+    let tip = walk(backend, tip, outline_pair, |_, events| {
+        let first = index.next();
+        let events = events.iter().map(|e| (&e.stream, e.event_id.as_str()));
+        late.push((first, extend(&mut index, events).encode()));
         Ok(())
     })?;
     hold_against_watermark(backend, tip)?;
@@ -255,9 +317,12 @@ pub fn load(backend: &dyn Backend) -> Result<(Index, Tip), TapeError> {
     Ok((index, tip))
 }
 
-/// Adds a frame to the index; its entry.
-pub(crate) fn extend(index: &mut Index, records: &[Record]) -> IndexEntry {
-    let entry = index.entry(records.iter().map(|r| (&r.stream, id_hash(&r.event_id))));
+/// Adds a frame, given stream and id of its events, to the index; its entry.
+pub(crate) fn extend<'a>(
+    index: &mut Index,
+    events: impl Iterator<Item = (&'a StreamId, &'a str)>,
+) -> IndexEntry {
+    let entry = index.entry(events.map(|(stream, id)| (stream, id_hash(id))));
     // An entry that was made from the index fits it.
     let _ = index.apply(entry.clone());
     entry
@@ -285,7 +350,7 @@ fn stored(backend: &dyn Backend) -> Result<Option<(Index, Tip)>, TapeError> {
     if key_number(&pair.0) != Some(last) {
         return Ok(None);
     }
-    let (header, _) = read_pair(last, &pair)?;
+    let (header, _) = outline_pair(last, &pair)?;
     let tip = Tip {
         next: last + u64::from(header.count),
         previous: frame::hash(&pair.1),

@@ -8,39 +8,35 @@
 //!   syncs. Segments are therefore large (a leaf of sixteen full frames fits), and
 //!   such files, which a very large event still makes, are synced here.
 //! - It drops what lies behind damage without a word: [`crate::watermark`].
-//! - It panics on some damage: every call is guarded, and a panic is an error.
+//! - It panics on some damage: every call is guarded, and a panic is an error
+//!   (`sled_guard.rs`).
 
 use crate::backend::{Backend, Packed, Pair, Pairs, key_number};
 use crate::error::TapeError;
 use crate::lock::{LOCK_FILE, TapeLock};
+use crate::payload::PayloadFiles;
 use crate::scan::Tip;
+use crate::sled_guard::{guarded, open_database};
 use crate::slots::PROJECTIONS_DIRECTORY;
 use crate::watermark::{WATERMARK_FILE, Watermark};
+use gametape_schemas::codec::PayloadDigest;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 /// Says that a database is a tape, in which format, and how often it was opened.
 const MARKER_TREE: &str = "gametape";
 const EPOCH_KEY: &str = "epoch";
 const FORMAT_KEY: &str = "format";
 /// Newest layout of the database that this version reads and writes. (Frames have a
-/// format of their own.)
-pub const FORMAT: u64 = 1;
+/// format of their own.) In 2, long bodies lie outside the frames; a tape of layout 1
+/// has none, and nothing else differs.
+pub const FORMAT: u64 = 2;
 const INDEX_TREE: &str = "index";
 const DEFAULT_TREE: &[u8] = b"__sled__default";
-
-/// A new database's segment: pages of up to a quarter of it lie in the database file.
-const SEGMENT_BYTES: usize = 4 << 20;
-/// Pages that sled keeps in memory.
-const CACHE_BYTES: u64 = 64 << 20;
-/// How often a database file that this very process is still closing is tried again.
-const LOCK_TRIES: u32 = 40;
 
 /// Why a tape is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +60,7 @@ pub struct SledStore {
     /// Names of the off-log files that are known to be durable.
     synced_blobs: Mutex<HashSet<OsString>>,
     watermark: Watermark,
+    payloads: PayloadFiles,
     /// Last, so that it is released after the database is closed.
     _lock: TapeLock,
 }
@@ -138,18 +135,20 @@ impl SledStore {
             data,
             synced_blobs: Mutex::new(HashSet::new()),
             watermark,
+            payloads: PayloadFiles::of(path),
             _lock: lock,
         };
-        match store.mark(FORMAT_KEY)? {
-            Some(found) if found > FORMAT => {
-                return Err(TapeError::Newer {
-                    reason: format!("its layout is {found}, this version knows {FORMAT}"),
-                });
-            }
-            Some(_) => {}
-            None => store.set_mark(FORMAT_KEY, FORMAT)?,
+        let found = store.mark(FORMAT_KEY)?;
+        if let Some(found) = found.filter(|found| *found > FORMAT) {
+            return Err(TapeError::Newer {
+                reason: format!("its layout is {found}, this version knows {FORMAT}"),
+            });
         }
         if purpose == Purpose::Write {
+            // Durable before anything is written that an older version cannot read.
+            if found != Some(FORMAT) {
+                store.set_mark(FORMAT_KEY, FORMAT)?;
+            }
             store.sync()?;
             store.sync_directory()?;
         }
@@ -159,6 +158,11 @@ impl SledStore {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files of its payloads.
+    pub(crate) fn payload_files(&self) -> &PayloadFiles {
+        &self.payloads
     }
 
     fn mark(&self, key: &str) -> Result<Option<u64>, TapeError> {
@@ -320,6 +324,22 @@ impl Backend for SledStore {
         noted.map_err(|e| TapeError::io(&self.path, "writing", &e))
     }
 
+    fn put_payload(&self, digest: &PayloadDigest, body: &[u8]) -> Result<(), TapeError> {
+        self.payloads.put(digest, body)
+    }
+
+    fn payload(&self, digest: &PayloadDigest) -> Result<Option<Vec<u8>>, TapeError> {
+        self.payloads.get(digest)
+    }
+
+    fn payloads(&self) -> Result<Vec<(PayloadDigest, u64)>, TapeError> {
+        self.payloads.list()
+    }
+
+    fn remove_payload(&self, digest: &PayloadDigest) -> Result<(), TapeError> {
+        self.payloads.remove(digest)
+    }
+
     fn disk_bytes(&self) -> u64 {
         fn of(path: &Path) -> u64 {
             let Ok(entries) = std::fs::read_dir(path) else {
@@ -335,80 +355,6 @@ impl Backend for SledStore {
         }
         of(&self.path)
     }
-}
-
-/// Calls sled; a panic of its is damage.
-fn guarded<T>(
-    path: &Path,
-    what: &'static str,
-    call: impl FnOnce() -> sled::Result<T>,
-) -> Result<T, TapeError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|e| sled_error(path, what, &e)),
-        Err(_) => Err(TapeError::corrupt(
-            0,
-            format!("{what} the database in {} panicked", path.display()),
-        )),
-    }
-}
-
-/// sled's errors, with a full disk and damage told apart.
-fn sled_error(path: &Path, what: &'static str, error: &sled::Error) -> TapeError {
-    match error {
-        sled::Error::Io(error) => TapeError::io(path, what, error),
-        sled::Error::Corruption { at, .. } => TapeError::corrupt(
-            0,
-            format!("the database reports corruption at {at:?} ({what})"),
-        ),
-        sled::Error::Unsupported(reason) => TapeError::Foreign {
-            path: path.to_owned(),
-            reason: reason.clone(),
-        },
-        other => TapeError::Io {
-            path: path.to_owned(),
-            what,
-            reason: other.to_string(),
-        },
-    }
-}
-
-fn open_database(path: &Path) -> Result<sled::Db, TapeError> {
-    let config = sled::Config::new()
-        .path(path)
-        .mode(sled::Mode::HighThroughput)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None)
-        .segment_size(segment_bytes(path));
-    let mut tries = 0;
-    loop {
-        let opened = guarded(path, "opening", || config.open());
-        match opened {
-            // The tape's own lock is held, so it is this process that has not quite
-            // closed the file: sled's threads let go of it a moment after the drop.
-            Err(TapeError::Io { reason, .. }) if reason.contains("could not acquire lock") => {
-                tries += 1;
-                if tries == LOCK_TRIES {
-                    return Err(TapeError::Locked {
-                        path: path.to_owned(),
-                        holder: "a program that is not gametape".to_owned(),
-                    });
-                }
-                std::thread::sleep(Duration::from_millis(25));
-            }
-            other => return other,
-        }
-    }
-}
-
-/// The segment size that the database was made with: sled opens it with no other.
-fn segment_bytes(path: &Path) -> usize {
-    let text = std::fs::read(path.join("conf")).unwrap_or_default();
-    String::from_utf8_lossy(&text)
-        .lines()
-        .find_map(|line| line.strip_prefix("segment_size: ")?.trim().parse().ok())
-        // What sled would panic on.
-        .filter(|size: &usize| size.is_power_of_two() && (256..=1 << 24).contains(size))
-        .unwrap_or(SEGMENT_BYTES)
 }
 
 /// A directory without a database may hold what a killed creation left and what was

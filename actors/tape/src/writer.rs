@@ -1,8 +1,9 @@
 //! The writer: one named thread that owns the next sequence number.
 //!
 //! Group commit: what waits is drained, checked, written as frames, flushed and synced
-//! once, and only then acknowledged. After a failed write or sync it never writes
-//! again: whether the lost bytes reached the disk is unknown, and retrying would guess.
+//! once, and only then acknowledged. Payloads come before the frames that name them,
+//! each durable by itself. After a failed write or sync it never writes again: whether
+//! the lost bytes reached the disk is unknown, and retrying would guess.
 
 use crate::backend::{Backend, Packed};
 use crate::decide::{Group, Prepared};
@@ -15,6 +16,7 @@ use crate::subscription::Progress;
 use crate::tape::Clock;
 use crossbeam_channel::Receiver;
 use gametape_schemas::NewEvent;
+use gametape_schemas::codec::Payload;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -141,8 +143,12 @@ impl Writer {
         Ok(answers)
     }
 
-    /// One write, one flush, one sync.
+    /// The payloads; then one write, one flush, one sync.
     fn write(&mut self, fresh: &[Prepared]) -> Result<(), TapeError> {
+        for payload in fresh.iter().filter_map(|p| p.payload.as_ref()) {
+            let Payload { digest, body } = payload;
+            self.shared.backend.put_payload(digest, body)?;
+        }
         let (frames, tip) = self.pack(fresh)?;
         self.shared.backend.put(&frames)?;
         self.shared.written.store(tip.next, Ordering::Release);
@@ -158,7 +164,8 @@ impl Writer {
         let mut tip = self.tip;
         let mut frames = Vec::new();
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(frame::fitting(rest.iter().map(|p| p.bytes.len())));
+            let (now, later) =
+                rest.split_at(frame::fitting(rest.iter().map(Prepared::whole_bytes)));
             let events = now.iter().map(|p| p.bytes.as_slice());
             let bytes = frame::pack(tip.next, events, self.epoch, tip.previous)
                 .map_err(|e| TapeError::corrupt(tip.next, e.to_string()))?;

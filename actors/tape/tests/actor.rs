@@ -5,6 +5,7 @@ mod common;
 
 use actix::prelude::*;
 use common::{clock, paused, stream};
+use gametape_schemas::codec::PayloadDigest;
 use gametape_schemas::message::{Append, Read};
 use gametape_tape::backend::{Packed, Pairs};
 use gametape_tape::scan::Tip;
@@ -58,6 +59,18 @@ impl Backend for Failing {
     }
     fn set_watermark(&self, tip: Tip) -> Result<(), TapeError> {
         self.inner.set_watermark(tip)
+    }
+    fn put_payload(&self, digest: &PayloadDigest, body: &[u8]) -> Result<(), TapeError> {
+        self.inner.put_payload(digest, body)
+    }
+    fn payload(&self, digest: &PayloadDigest) -> Result<Option<Vec<u8>>, TapeError> {
+        self.inner.payload(digest)
+    }
+    fn payloads(&self) -> Result<Vec<(PayloadDigest, u64)>, TapeError> {
+        self.inner.payloads()
+    }
+    fn remove_payload(&self, digest: &PayloadDigest) -> Result<(), TapeError> {
+        self.inner.remove_payload(digest)
     }
     fn disk_bytes(&self) -> u64 {
         0

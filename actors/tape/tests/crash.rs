@@ -40,7 +40,13 @@ fn workload() -> Vec<Vec<NewEvent>> {
     requests.insert(3, requests[1].clone());
     // More than one frame in one request.
     requests.push((0..150).map(|k| paused(1, &format!("m{k}"), "r")).collect());
+    // Bodies outside the frames: alone, between others, and one that comes again.
     requests.push(vec![paused(2, "big", &noise(200_000, 1))]);
+    requests.push(vec![
+        paused(0, "beside", "r"),
+        paused(1, "long", &noise(40_000, 2)),
+        paused(0, "the same body", &noise(200_000, 1)),
+    ]);
     requests.push(vec![NewEvent {
         expected_version: Some(7),
         ..paused(2, "versioned", "r")
@@ -231,6 +237,10 @@ fn nothing_is_acknowledged_before_it_is_synced() {
             assert_eq!(done.get(at + 1), Some(&Io::Sync), "{done:?}");
         }
     }
+    // And every payload by the put of what names it; a body that comes again is not.
+    let payloads = done.windows(2).filter(|pair| pair[0] == Io::PutPayload);
+    let followed: Vec<Io> = payloads.map(|pair| pair[1]).collect();
+    assert_eq!(followed, [Io::Put, Io::Put], "{done:?}");
 }
 
 proptest! {

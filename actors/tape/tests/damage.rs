@@ -109,7 +109,8 @@ fn a_newer_layout_and_newer_frames_are_told() {
     assert_eq!(failure.code, "GT-TAPE-NEWER", "{failure}");
     let db = database(dir.path());
     let marker = db.open_tree("gametape").unwrap();
-    marker.insert("format", &2u64.to_be_bytes()).unwrap();
+    let newer = gametape_tape::sled_store::FORMAT + 1;
+    marker.insert("format", &newer.to_be_bytes()).unwrap();
     db.flush().unwrap();
     drop((marker, db));
     assert_eq!(code(dir.path()), "GT-TAPE-NEWER");

@@ -44,6 +44,21 @@ fn frames_are_cut_at_64_events_and_at_the_target() {
     assert_eq!(frame::fitting(std::iter::repeat_n(10_000, 100)), 10);
 }
 
+#[test]
+fn events_that_are_not_numbered_one_after_the_other_are_no_frame() {
+    for seqs in [[5, 7], [5, 5], [6, 5]] {
+        let records = seqs.map(|seq| record(seq, "x"));
+        assert!(
+            frame::read(&pack(&records, 1, [0; 32])).is_err(),
+            "{seqs:?}"
+        );
+        assert!(frame::outlines(&pack(&records, 1, [0; 32])).is_err());
+    }
+    let (_, outlines) =
+        frame::outlines(&pack(&[record(5, "x"), record(6, "y")], 1, [0; 32])).unwrap();
+    assert_eq!(outlines[1].event_id, "e6");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

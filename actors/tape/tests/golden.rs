@@ -405,3 +405,35 @@ fn every_frozen_form_can_be_read() {
     }
     assert!(files >= Event::KINDS.len());
 }
+
+#[test]
+fn the_bytes_of_an_event_whose_body_lies_outside_are_the_frozen_ones() {
+    let sample = record(Event::RunPaused(RunPaused {
+        reason: "a long reason, ".repeat(3_000),
+    }));
+    let parts = codec::split(&sample).unwrap();
+    let path = folder()
+        .with_file_name("golden_outside")
+        .join("RunPaused.v1.hex");
+    if std::env::var_os("GAMETAPE_BLESS").is_some() && !path.exists() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, to_hex(&parts.inside)).unwrap();
+    }
+    let frozen = from_hex(&std::fs::read_to_string(&path).unwrap());
+    assert_eq!(frozen, parts.inside, "the form on the tape changed");
+    let payload = parts.payload.unwrap();
+    let read = codec::decode_with(&frozen, |digest| -> Result<_, codec::CodecError> {
+        assert_eq!(*digest, payload.digest);
+        Ok(payload.body.clone())
+    });
+    assert_eq!(read.unwrap(), sample);
+    // What an export and the content digest are made of has the body in it.
+    assert_eq!(
+        codec::decode(&codec::encode(&sample).unwrap()).unwrap(),
+        sample
+    );
+    assert!(matches!(
+        codec::decode(&frozen),
+        Err(codec::CodecError::Outside { digest }) if digest == payload.digest
+    ));
+}

@@ -318,7 +318,8 @@ fn a_failed_export_leaves_what_was_there() {
     // A tape that is damaged behind its first row groups.
     let path = whole.path().join("db");
     let tape = open(whole.path()).unwrap();
-    let noisy = (0..60).map(|n| paused(1, &format!("n{n}"), &noise(60_000, n)));
+    // Just short enough to lie in the database.
+    let noisy = (0..120).map(|n| paused(1, &format!("n{n}"), &noise(30_000, n)));
     tape.append(noisy.collect()).unwrap();
     tape.close();
     let mut bytes = std::fs::read(&path).unwrap();

@@ -7,12 +7,14 @@
 mod common;
 
 use common::{noise, open, paused};
-use gametape_tape::verify;
+use gametape_tape::{compact, verify};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const ROLE: &str = "GAMETAPE_TEST_WRITER";
+/// Bytes of each event, when not the mixture.
+const SIZE: &str = "GAMETAPE_TEST_SIZE";
 
 /// Not a test: the other process. Appends for ever and prints what was acknowledged.
 #[test]
@@ -28,13 +30,16 @@ fn the_other_process() {
             return;
         }
     };
+    let fixed = std::env::var(SIZE).map(|size| size.parse::<usize>().unwrap());
     let begin = tape.durable();
     writeln!(out, "opened {begin}").unwrap();
     for n in begin.. {
         // Several frames now and then: all or none of them survive.
         let size = if n % 7 == 3 { 150 } else { 1 };
         let name = |k: u64| format!("{begin}.{n}.{k}.{size}");
-        let text = noise(if n % 5 == 1 { 40_000 } else { 300 }, n);
+        // Some bodies lie in frames, some in files of their own.
+        let mixture = if n % 5 == 1 { 40_000 } else { 300 };
+        let text = noise(*fixed.as_ref().unwrap_or(&mixture), n);
         let events = (0..size).map(|k| paused((n % 3) as u8, &name(k), &text));
         match tape.append(events.collect()) {
             Ok(done) => writeln!(out, "acknowledged {}", done.last).unwrap(),
@@ -161,6 +166,19 @@ fn another_process_is_refused_and_told_who_holds_the_tape() {
 
 #[test]
 fn a_full_disk_stops_the_writer_and_loses_nothing() {
+    fill("a_full_disk_stops_the_writer_and_loses_nothing", None);
+}
+
+#[test]
+fn a_disk_that_fills_up_with_payloads_keeps_no_half_of_one() {
+    fill(
+        "a_disk_that_fills_up_with_payloads_keeps_no_half_of_one",
+        Some("2000000"),
+    );
+}
+
+/// Writes until a small disk is full: events of `size` bytes, or the mixture.
+fn fill(test: &str, size: Option<&str>) {
     // A small file system of our own, in a name space of our own.
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("copy");
@@ -169,7 +187,11 @@ fn a_full_disk_stops_the_writer_and_loses_nothing() {
     std::fs::create_dir(&small).unwrap();
     let script = "mount -t tmpfs -o size=14m tmpfs \"$1\" || exit 9; \
                   \"$2\" --exact the_other_process --nocapture; cp -r \"$1/tape\" \"$3\"";
-    let output = Command::new("unshare")
+    let mut command = Command::new("unshare");
+    if let Some(size) = size {
+        command.env(SIZE, size);
+    }
+    let output = command
         .args([
             "--user",
             "--map-root-user",
@@ -187,9 +209,7 @@ fn a_full_disk_stops_the_writer_and_loses_nothing() {
     let output = match output {
         Ok(output) if output.status.success() => output,
         other => {
-            eprintln!(
-                "SKIPPED: a_full_disk_stops_the_writer_and_loses_nothing: no tmpfs: {other:?}"
-            );
+            eprintln!("SKIPPED: {test}: no tmpfs: {other:?}");
             return;
         }
     };
@@ -201,6 +221,10 @@ fn a_full_disk_stops_the_writer_and_loses_nothing() {
     assert!(text.contains("closed"), "{text}");
     eprintln!("{text}");
     let found = verify(&copy.join("tape")).unwrap();
+    assert!(found.payloads > 0, "{found}");
+    let done = compact(&copy.join("tape"), true).unwrap();
+    let halves = done.removed.iter().filter(|r| r.name.ends_with(".part"));
+    assert_eq!(halves.count(), 0, "{done}");
     assert!(
         Some(found.events) > acknowledged,
         "{found} {acknowledged:?}"

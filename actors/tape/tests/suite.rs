@@ -5,7 +5,7 @@ mod common;
 
 use common::{Faultless, InMemory, OnDisk, Place, noise, paused, stream};
 use gametape_schemas::NewEvent;
-use gametape_tape::{Tape, TapeError};
+use gametape_tape::{Tape, TapeError, content_digest, stats_of, verify_store};
 use proptest::prelude::*;
 
 macro_rules! over_every_store {
@@ -24,6 +24,8 @@ over_every_store!(
     a_refused_request_leaves_nothing_behind,
     streams_are_read_in_order_from_anywhere,
     large_events_and_large_requests_come_back_whole,
+    long_bodies_lie_outside_and_each_once,
+    a_retry_of_a_long_event_is_recognised,
     many_writers_at_once_leave_no_gap,
     the_edge_fills_in_times_that_are_missing,
     reading_nowhere_gives_nothing,
@@ -193,6 +195,59 @@ fn large_events_and_large_requests_come_back_whole<P: Place>() {
     for (record, text) in ours.iter().zip(expected) {
         assert_eq!(record.event, paused(1, "", &text).event);
     }
+}
+
+fn long_bodies_lie_outside_and_each_once<P: Place>() {
+    let place = P::new();
+    let tape = place.open();
+    let (a, b) = (noise(33_000, 1), noise(90_000, 2));
+    tape.append(vec![
+        paused(1, "short", &noise(32_000, 1)),
+        paused(1, "a", &a),
+        paused(2, "a again, elsewhere", &a),
+    ])
+    .unwrap();
+    tape.append(vec![paused(1, "b", &b), paused(2, "a once more", &a)])
+        .unwrap();
+    let before = tape.read(0, 9).unwrap();
+    let bodies: Vec<_> = before.iter().map(|r| r.event.clone()).collect();
+    let said = [&noise(32_000, 1), &a, &a, &b, &a];
+    assert_eq!(bodies, said.map(|text| paused(0, "", text).event));
+    let second = tape.read_stream(&stream(2), 0, 9).unwrap();
+    assert_eq!(second, [before[2].clone(), before[4].clone()]);
+    tape.close();
+    let tape = place.open();
+    assert_eq!(tape.read(0, 9).unwrap(), before);
+    tape.close();
+    let store = place.store();
+    assert_eq!(store.payloads().unwrap().len(), 2, "one body, one payload");
+    let verified = verify_store(&*store).unwrap();
+    assert_eq!(verified.payloads, 2);
+    assert!((123_000..124_000).contains(&verified.payload_bytes));
+    assert_eq!(verified.content_digest, content_digest(&before).unwrap());
+    let stats = stats_of(&*store).unwrap();
+    let counted = (stats.payloads.count, stats.payloads.raw_bytes);
+    assert_eq!(counted, (2, verified.payload_bytes));
+    assert_eq!(stats.payloads.unnamed, 0);
+    // Bytes of events count as often as events name them.
+    assert!(stats.raw_bytes > 32_000 + 3 * 33_000 + 90_000);
+}
+
+fn a_retry_of_a_long_event_is_recognised<P: Place>() {
+    let place = P::new();
+    let tape = place.open();
+    let text = noise(50_000, 1);
+    tape.append(vec![paused(1, "a", &text)]).unwrap();
+    assert_eq!(tape.append(vec![paused(1, "a", &text)]).unwrap().first, 0);
+    tape.close();
+    let tape = place.open();
+    assert_eq!(tape.append(vec![paused(1, "a", &text)]).unwrap().first, 0);
+    let other = noise(50_000, 2);
+    let error = tape.append(vec![paused(1, "a", &other)]).unwrap_err();
+    assert_eq!(error.code(), "GT-TAPE-CONFLICT");
+    tape.close();
+    let left = place.store().payloads().unwrap();
+    assert_eq!(left.len(), 1, "a refused request leaves no payload behind");
 }
 
 fn many_writers_at_once_leave_no_gap<P: Place>() {

@@ -4,7 +4,8 @@
 use gametape_schemas::event::{RunPaused, RunResumed, TrainingProgressed};
 use gametape_schemas::{Event, NewEvent, Record, RunId, StreamId};
 use gametape_tape::{
-    Clock, FaultyStore, MemoryStore, SledTape, TapeError, TapeHandle, TapeOptions,
+    Backend, Clock, FaultyStore, MemoryStore, Purpose, SledStore, SledTape, TapeError, TapeHandle,
+    TapeOptions,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -113,6 +114,8 @@ pub fn tape(events: Vec<NewEvent>) -> tempfile::TempDir {
 pub trait Place {
     fn new() -> Self;
     fn open(&self) -> TapeHandle;
+    /// The store itself, while no tape over it is open.
+    fn store(&self) -> Box<dyn Backend>;
 }
 
 /// In a directory, in sled.
@@ -124,6 +127,9 @@ impl Place for OnDisk {
     }
     fn open(&self) -> TapeHandle {
         open(&self.0.path().join("tape")).unwrap()
+    }
+    fn store(&self) -> Box<dyn Backend> {
+        Box::new(SledStore::open(&self.0.path().join("tape"), Purpose::Read).unwrap())
     }
 }
 
@@ -137,6 +143,9 @@ impl Place for InMemory {
     fn open(&self) -> TapeHandle {
         TapeHandle::over(Arc::new(self.0.clone()), TapeOptions::new(clock())).unwrap()
     }
+    fn store(&self) -> Box<dyn Backend> {
+        Box::new(self.0.clone())
+    }
 }
 
 /// In the store that can inject faults, without any.
@@ -148,5 +157,8 @@ impl Place for Faultless {
     }
     fn open(&self) -> TapeHandle {
         TapeHandle::over(Arc::new(self.0.clone()), TapeOptions::new(clock())).unwrap()
+    }
+    fn store(&self) -> Box<dyn Backend> {
+        Box::new(self.0.clone())
     }
 }
