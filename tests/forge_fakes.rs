@@ -284,6 +284,7 @@ fn records(events: &[NewEvent]) -> Vec<Record> {
 /// Runs a forge in a world whose tape already holds `log`.
 fn run(plan: &ForgePlan, log: Log) -> (Result<ForgeReport, Failure>, Log, Vec<News>) {
     let directory = tempfile::tempdir().unwrap();
+    let surveys = tempfile::tempdir().unwrap();
     write_package(directory.path());
     let known = records(&log.events);
     let log = Arc::new(Mutex::new(log));
@@ -302,6 +303,7 @@ fn run(plan: &ForgePlan, log: Log) -> (Result<ForgeReport, Failure>, Log, Vec<Ne
             run_tests: world.clone().recipient(),
             grade: world.clone().recipient(),
             append: world.clone().recipient(),
+            surveys: surveys.path().to_owned(),
             now_micros: Arc::new(|| 7),
         };
         let progress = |item: News| news.lock().unwrap().push(item);

@@ -1,14 +1,25 @@
 //! The tape beside SQLite (WAL, synchronous=FULL), redb and a plain checksummed file:
 //! the same events, in the same run, on the same disk, taking turns.
 //!
-//! `cargo bench --bench tape [-- --steps FILE] [--rounds N] [--dir DIR]`
+//! ```text
+//! cargo bench --bench tape -- [--steps FILE] [--times N] [--rounds N] [--dir DIR] [--quick]
+//! cargo bench --bench tape -- --large MB [--steps FILE] [--dir DIR]
+//! ```
 //!
 //! FILE is JSON lines (gzip or not) of attempts with `messages` (role, content), as
 //! mini-swe-agent writes them; without it, steps are made up with the sizes that 294
-//! such attempts had. Every store gets the same encoded records. One append is a batch
-//! of 64 events (or one step of each of 16 attempts at once, each waiting for its own
-//! acknowledgement) and is durable when it returns. Replay opens the store again and
-//! decodes every record. The peers compress nothing and keep no index of streams.
+//! such attempts had. Every store gets the same encoded records, N times over. Replay
+//! opens the store again and decodes every record. The peers compress nothing and keep no
+//! index of streams.
+//!
+//! An append is durable when it returns. It is measured twice: 64 attempts at once, each
+//! of which appends one step and waits for its own acknowledgement, as the loop does
+//! (`append_vs_sqlite`); and one writer alone with batches of 64 steps, each waiting for
+//! the one before (`append_alone_vs_sqlite`): there every store waits for the same disk,
+//! and the tape compresses meanwhile.
+//!
+//! With `--large` a tape of so many MB of records is made, and opened again in a process
+//! of its own: seconds, and memory afterwards.
 
 mod steps;
 mod stores;
@@ -22,19 +33,28 @@ use stores::{Plain, Redb, Sqlite, Store, Tape};
 /// Events of one append.
 const BATCH: usize = 64;
 /// Attempts that append at once.
-const WRITERS: usize = 16;
+const WRITERS: usize = 64;
+/// Events that they append together.
+const TOGETHER: usize = 12_800;
 
 struct Options {
     steps: Option<PathBuf>,
+    times: usize,
     rounds: usize,
     dir: PathBuf,
+    large_mb: u64,
+    /// Only open this tape, and say what it took.
+    open: Option<PathBuf>,
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
     let mut options = Options {
         steps: None,
+        times: 8,
         rounds: 3,
         dir: std::env::temp_dir(),
+        large_mb: 0,
+        open: None,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -43,11 +63,20 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--steps" => options.steps = Some(value()?.into()),
             "--rounds" => options.rounds = value()?.parse()?,
             "--dir" => options.dir = value()?.into(),
+            "--times" => options.times = value()?.parse()?,
+            "--quick" => (options.times, options.rounds) = (1, 1),
+            "--large" => options.large_mb = value()?.parse()?,
+            "--open" => options.open = Some(value()?.into()),
             "--bench" => {}
             other => return Err(format!("unknown argument {other}").into()),
         }
     }
     Ok(options)
+}
+
+/// Events that all writers together append.
+fn together(steps: &Steps) -> usize {
+    steps.len().min(TOGETHER) / WRITERS * WRITERS
 }
 
 /// What one round of one store took.
@@ -91,7 +120,7 @@ fn round<S: Store>(steps: &Steps, dir: &std::path::Path) -> Result<Round, Box<dy
                 let store = &store;
                 scope.spawn(move || {
                     let mine = steps.batches(1).skip(writer).step_by(WRITERS);
-                    for one in mine.take(steps.len() / WRITERS / 4) {
+                    for one in mine.take(together(steps) / WRITERS) {
                         store.append(one).map_err(|e| e.to_string())?;
                     }
                     Ok::<(), String>(())
@@ -135,7 +164,7 @@ struct Summary {
 fn summary(name: &'static str, steps: &Steps, rounds: &[Round]) -> Summary {
     let over = |f: &dyn Fn(&Round) -> f64| median(rounds.iter().map(f).collect());
     let n = steps.len() as f64;
-    let alone = (steps.len() / WRITERS / 4 * WRITERS) as f64;
+    let shared = together(steps) as f64;
     let mut waits: Vec<f64> = rounds
         .iter()
         .flat_map(|r| r.waits.iter().map(|w| w.as_secs_f64() * 1e3))
@@ -148,7 +177,7 @@ fn summary(name: &'static str, steps: &Steps, rounds: &[Round]) -> Summary {
     Summary {
         name,
         append: over(&|r| n / r.append.as_secs_f64()),
-        together: over(&|r| alone / r.together.as_secs_f64()),
+        together: over(&|r| shared / r.together.as_secs_f64()),
         replay: over(&|r| n / r.replay.as_secs_f64()),
         disk: over(&|r| r.disk as f64 / steps.raw_bytes() as f64),
         p50: at(0.5),
@@ -156,9 +185,68 @@ fn summary(name: &'static str, steps: &Steps, rounds: &[Round]) -> Summary {
     }
 }
 
+/// Makes a large tape and opens it in a fresh process.
+fn large(options: &Options) -> Result<(), Box<dyn Error>> {
+    let once = Steps::load(options.steps.as_deref(), 1)?;
+    let times = (options.large_mb * 1_000_000).div_ceil(once.raw_bytes());
+    let place = tempfile::tempdir_in(&options.dir)?;
+    let path = place.path().join("tape");
+    let store = Tape::open(&path)?;
+    let mut written = 0;
+    for time in 0..times {
+        let steps = once.again(time as usize);
+        for batch in steps.batches(1024) {
+            store.append(batch)?;
+        }
+        written += steps.len();
+    }
+    store.close()?;
+    let disk = stores::bytes_under(&path)?;
+    let raw = once.raw_bytes() * times;
+    println!(
+        "{written} steps, {} MB of records, {} MB on disk ({:.2})",
+        raw / 1_000_000,
+        disk / 1_000_000,
+        disk as f64 / raw as f64
+    );
+    let status = std::process::Command::new(std::env::current_exe()?)
+        .arg("--open")
+        .arg(&path)
+        .status()?;
+    status
+        .success()
+        .then_some(())
+        .ok_or("opening failed".into())
+}
+
+/// Opens a tape and says what that took.
+fn open(path: &std::path::Path) -> Result<(), Box<dyn Error>> {
+    let begin = Instant::now();
+    let store = Tape::open(path)?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mb = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        number.and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) / 1024
+    };
+    println!(
+        "opened in {seconds:.2} s; resident memory {} MiB, {} MiB at most",
+        mb("VmRSS"),
+        mb("VmHWM")
+    );
+    store.close()
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
-    let steps = Steps::load(options.steps.as_deref())?;
+    if let Some(path) = &options.open {
+        return open(path);
+    }
+    if options.large_mb > 0 {
+        return large(&options);
+    }
+    let steps = Steps::load(options.steps.as_deref(), options.times)?;
     println!(
         "{} steps, {} MB encoded, {}; {} rounds, batches of {BATCH}",
         steps.len(),
@@ -190,14 +278,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     let [tape, sqlite, ..] = rows;
-    println!("append_vs_sqlite {:.2}", tape.append / sqlite.append);
-    println!(
-        "append_at_once_vs_sqlite {:.2}",
-        tape.together / sqlite.together
-    );
-    println!("replay_vs_sqlite {:.2}", tape.replay / sqlite.replay);
-    println!("disk_vs_raw {:.2}", tape.disk);
-    println!("append_p50_ms {:.2}", tape.p50);
-    println!("append_p99_ms {:.2}", tape.p99);
+    let ratios = serde_json::json!({
+        "append_vs_sqlite": rounded(tape.together / sqlite.together),
+        "append_alone_vs_sqlite": rounded(tape.append / sqlite.append),
+        "replay_vs_sqlite": rounded(tape.replay / sqlite.replay),
+        "disk_vs_raw": rounded(tape.disk),
+    });
+    let detail = serde_json::json!({
+        "steps": steps.len(),
+        "raw_bytes": steps.raw_bytes(),
+        "append_p50_ms": rounded(tape.p50),
+        "append_p99_ms": rounded(tape.p99),
+    });
+    let line = serde_json::json!({ "bench": "tape", "ratios": ratios, "detail": detail });
+    println!("{line}");
     Ok(())
+}
+
+/// Two places behind the point.
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }

@@ -15,15 +15,39 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Reads attempts, or makes steps up.
-    pub fn load(file: Option<&Path>) -> Result<Self, Box<dyn Error>> {
-        let (events, origin) = match file {
+    /// Reads attempts, or makes steps up; `times` over, each time as other attempts. (What
+    /// comes again lies far apart: no frame holds it twice.)
+    pub fn load(file: Option<&Path>, times: usize) -> Result<Self, Box<dyn Error>> {
+        let (once, origin) = match file {
             Some(file) => (read(file)?, file.display().to_string()),
             None => (
                 made_up(),
                 "made up (--steps FILE reads real ones)".to_owned(),
             ),
         };
+        let once = Self::of(once, origin)?;
+        if times <= 1 {
+            return Ok(once);
+        }
+        let events = (0..times).flat_map(|time| once.again(time).events);
+        Self::of(events.collect(), once.origin)
+    }
+
+    /// The same steps as those of other attempts.
+    pub fn again(&self, time: usize) -> Self {
+        let events = self.events.iter().cloned().map(|event| NewEvent {
+            event_id: format!("{}/{time}", event.event_id),
+            stream: StreamId::new(format!("{}/{time}", event.stream)),
+            ..event
+        });
+        Self {
+            events: events.collect(),
+            raw: self.raw,
+            origin: self.origin.clone(),
+        }
+    }
+
+    fn of(events: Vec<NewEvent>, origin: String) -> Result<Self, Box<dyn Error>> {
         let mut raw = 0;
         for (seq, event) in events.iter().enumerate() {
             raw += codec::encode(&record(seq as u64, event))?.len() as u64;

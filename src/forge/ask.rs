@@ -9,6 +9,7 @@ use gametape_schemas::message::{
 use gametape_schemas::{Failure, NewEvent};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -31,6 +32,8 @@ pub struct ForgeDeps {
     pub grade: Recipient<GradePatch>,
     /// Tape.
     pub append: Recipient<Append>,
+    /// Directory where surveys of clean packages are kept.
+    pub surveys: PathBuf,
     /// Microseconds since 1970 (UTC).
     pub now_micros: Arc<dyn Fn() -> u64 + Send + Sync>,
 }

@@ -4,7 +4,8 @@
 //! In the order in which a task comes to be:
 //! - [`mod@packages`]: the pinned subjects
 //! - [`recipe`]: weights, limits, seed
-//! - [`survey`]: the clean package; which tests are stable, which functions they reach
+//! - [`survey`]: the clean package; which tests are stable, which functions they reach;
+//!   `kept`: what it need not look at twice
 //! - [`syntax`], [`modifiers`], [`edit`], [`candidate`]: from source text to an ordered
 //!   list of mutants
 //! - [`driver`]: many short test runs in one sandbox, the sieve
@@ -13,8 +14,8 @@
 //!   the last gate; every decision goes on the tape
 //! - [`ask`], [`progress`]: the other rooms, and the person who waits
 //!
-//! **Invariants.** Only `survey` (which reads the package) and `ask` (which sends
-//! messages) touch the world; everything else is a function of its inputs. The set of
+//! **Invariants.** Only `survey` (which reads the package), `kept` (files) and `ask`
+//! (which sends messages) touch the world; everything else is a function of its inputs. The set of
 //! tasks depends on plan and package alone, never on time or on the number of jobs.
 
 pub mod ask;
@@ -24,6 +25,7 @@ pub mod driver;
 pub mod edit;
 #[allow(clippy::module_inception)] // the loop itself is what the module is named after
 pub mod forge;
+mod kept;
 pub mod modifiers;
 pub mod packages;
 pub mod plan;

@@ -2,12 +2,14 @@
 //! reported.
 
 use super::driver::Answer;
+use super::kept::Observations;
 use gametape_schemas::TestStatus;
 use gametape_schemas::verdict::TestReport;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What clean runs of one test file gave.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Reference {
     /// Tests that passed in every run, sorted.
     pub passing: Vec<String>,
@@ -44,9 +46,18 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Takes what a trace of one test file reported.
-    pub fn add(&mut self, test_file: &str, answer: &Answer) {
-        for (path, line, count) in &answer.calls {
+    /// What clean runs of test files reported.
+    pub(crate) fn of(observed: &Observations) -> Self {
+        let mut reach = Self::default();
+        for (file, observed) in observed {
+            reach.add(file, &observed.calls);
+        }
+        reach
+    }
+
+    /// Takes what a trace of one test file reported: path, first line and number of calls.
+    fn add(&mut self, test_file: &str, calls: &[(String, usize, u64)]) {
+        for (path, line, count) in calls {
             self.calls
                 .entry(path.clone())
                 .or_default()
@@ -118,13 +129,8 @@ mod tests {
     fn test_files_are_ranked_by_calls() {
         let mut reach = Reach::default();
         for (file, calls) in [("t1", 5), ("t2", 50), ("t3", 50), ("t4", 4)] {
-            reach.add(
-                file,
-                &Answer {
-                    calls: vec![("x.py".to_owned(), 12, calls), ("x.py".to_owned(), 40, 9)],
-                    ..Answer::default()
-                },
-            );
+            let one = ("x.py".to_owned(), 12, calls);
+            reach.add(file, &[one, ("x.py".to_owned(), 40, 9)]);
         }
         assert_eq!(reach.tests_of("x.py", (10, 20), 9), ["t2", "t3", "t1"]);
         assert_eq!(reach.tests_of("x.py", (10, 20), 1), ["t2"]);

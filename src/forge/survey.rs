@@ -4,6 +4,7 @@
 use super::ask::{ForgeDeps, ask, bounded};
 use super::candidate::CodeFile;
 use super::driver::{Answer, Answers, PROGRAM, Request, driver_failure, read_answers};
+use super::kept::{self, Observations, Observed};
 use super::progress::{News, Phase, Progress};
 use super::reach::{Reach, Reference, reference};
 use super::syntax::Source;
@@ -55,7 +56,8 @@ impl Survey {
     }
 }
 
-/// Provisions a package and runs its tests on the clean tree, twice.
+/// Provisions a package and runs its tests on the clean tree, twice; not at all when an
+/// earlier survey of the same is kept.
 ///
 /// # Errors
 /// Those of the rooms; `GT-FORGE-SOURCE` when the package cannot be read;
@@ -89,50 +91,25 @@ pub(crate) async fn survey(
     );
 
     let (files, test_files) = read_package(&provisioned.repository, recipe).await?;
-    let wanted = test_files.len();
-    news(Phase::Reference, 0, wanted, "which test calls what");
-    let shards = (0..jobs.max(1)).map(|shard| {
-        let files: Vec<_> = test_files
-            .iter()
-            .skip(shard)
-            .step_by(jobs.max(1))
-            .cloned()
-            .collect();
-        trace(&provisioned.environment, files, recipe, deps)
-    });
-    let mut traced: BTreeMap<String, Answer> = BTreeMap::new();
-    for answers in bounded(jobs, shards).await {
-        traced.extend(answers?);
-    }
-
-    let done = std::cell::Cell::new(0);
-    let environment = &provisioned.environment;
-    let runs = test_files.iter().map(|file| {
-        let done = &done;
-        async move {
-            let message = RunTests {
-                environment: environment.clone(),
-                patches: Vec::new(),
-                test_files: vec![file.clone()],
-                timeout_ms: CLEAN_LIMIT_MS,
-            };
-            let report = ask(&deps.run_tests, message, run_deadline(CLEAN_LIMIT_MS)).await;
-            done.set(done.get() + 1);
-            news(Phase::Reference, done.get(), wanted, "");
-            report
+    let place = kept::place(&deps.surveys, &provisioned, recipe, CLEAN_LIMIT_MS);
+    let observed = match place.as_deref().and_then(kept::load) {
+        Some(observed) => observed,
+        None => {
+            let environment = &provisioned.environment;
+            let observed = observe(environment, test_files, recipe, jobs, deps, &news).await?;
+            if let Some(place) = place
+                && let Err(error) = kept::save(&place, &observed)
+            {
+                tracing::warn!(%error, "the survey of a package is not kept");
+            }
+            observed
         }
-    });
-    let reports = bounded(jobs, runs).await;
-    let mut references = BTreeMap::new();
-    let mut reach = Reach::default();
-    for (file, report) in test_files.iter().zip(reports) {
-        if let Some(answer) = traced.get(file)
-            && let Some(stable) = reference(&report?, answer)
-        {
-            references.insert(file.clone(), stable);
-            reach.add(file, answer);
-        }
-    }
+    };
+    let reach = Reach::of(&observed);
+    let references: BTreeMap<_, _> = observed
+        .into_iter()
+        .map(|(file, observed)| (file, observed.reference))
+        .collect();
     if references.is_empty() {
         return Err(Failure::new(
             FailureKind::Input,
@@ -150,6 +127,60 @@ pub(crate) async fn survey(
         references,
         reach,
     })
+}
+
+/// Runs the tests of the clean tree twice, once with a look at what calls what.
+async fn observe(
+    environment: &EnvironmentId,
+    test_files: Vec<String>,
+    recipe: &EnvironmentRecipe,
+    jobs: usize,
+    deps: &ForgeDeps,
+    news: &impl Fn(Phase, usize, usize, &str),
+) -> Result<Observations, Failure> {
+    let wanted = test_files.len();
+    news(Phase::Reference, 0, wanted, "which test calls what");
+    let shards = (0..jobs.max(1)).map(|shard| {
+        let files: Vec<_> = test_files
+            .iter()
+            .skip(shard)
+            .step_by(jobs.max(1))
+            .cloned()
+            .collect();
+        trace(environment, files, recipe, deps)
+    });
+    let mut traced: BTreeMap<String, Answer> = BTreeMap::new();
+    for answers in bounded(jobs, shards).await {
+        traced.extend(answers?);
+    }
+
+    let done = std::cell::Cell::new(0);
+    let runs = test_files.iter().map(|file| {
+        let done = &done;
+        async move {
+            let message = RunTests {
+                environment: environment.clone(),
+                patches: Vec::new(),
+                test_files: vec![file.clone()],
+                timeout_ms: CLEAN_LIMIT_MS,
+            };
+            let report = ask(&deps.run_tests, message, run_deadline(CLEAN_LIMIT_MS)).await;
+            done.set(done.get() + 1);
+            news(Phase::Reference, done.get(), wanted, "");
+            report
+        }
+    });
+    let reports = bounded(jobs, runs).await;
+    let mut observed = Observations::new();
+    for (file, report) in test_files.iter().zip(reports) {
+        if let Some(answer) = traced.get(file)
+            && let Some(reference) = reference(&report?, answer)
+        {
+            let calls = answer.calls.clone();
+            observed.insert(file.clone(), Observed { reference, calls });
+        }
+    }
+    Ok(observed)
 }
 
 /// Deadline of an ask for a run that has its own limit: opening and closing come on top.

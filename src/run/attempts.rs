@@ -66,6 +66,7 @@ impl Driver {
             run_tests: self.rooms.run_tests.clone(),
             grade: self.rooms.grade.clone(),
             append: self.rooms.append.clone(),
+            surveys: self.paths.cache.join("surveys"),
             now_micros: std::sync::Arc::new(crate::system::now_micros),
         };
         let total = u64::from(package.train + package.explore + package.held_out);

@@ -7,7 +7,7 @@
 //! come in between wait for it. It never answers *for* the child and never retries on
 //! its own: whether a request is idempotent is the asker's knowledge.
 //!
-//! This is the door; the child's life is in the hands of its [`crate::keeper`], which
+//! This is the door; the child's life is in the hands of its keeper (`keeper.rs`), which
 //! goes on when the door is blocked by requests that wait.
 
 use crate::fault::{Fault, FaultPlan};

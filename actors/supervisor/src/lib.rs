@@ -4,7 +4,7 @@
 //!   *and* actix's own `Supervisor` silently, so every child here carries a guard
 //!   whose `Drop` reports the death; a **fresh** child is made by a factory.
 //! - `keeper`: a child's life, from its factory to its end and again.
-//! - [`line`]: children that lean on each other: rest-for-one.
+//! - [`mod@line`]: children that lean on each other: rest-for-one.
 //! - [`fault`]: panics and hangs on purpose, for drills and tests.
 //! - [`restart`]: when a child is restarted and when its death ends the process;
 //!   a pure function of (deaths so far, clock).
