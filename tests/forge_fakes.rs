@@ -60,6 +60,8 @@ struct Log {
     events: Vec<NewEvent>,
     grades: usize,
     screened: usize,
+    /// Test files run on the clean package.
+    clean_runs: usize,
     /// Append fails from this many events on: the process is "killed" there.
     tape_dies_at: Option<usize>,
 }
@@ -161,6 +163,7 @@ impl Handler<RunTests> for World {
     type Result = Result<TestReport, Failure>;
     fn handle(&mut self, message: RunTests, _: &mut Self::Context) -> Self::Result {
         assert!(message.patches.is_empty(), "only clean runs are asked for");
+        self.log.lock().unwrap().clean_runs += 1;
         Ok(TestReport {
             statuses: message
                 .test_files
@@ -283,8 +286,17 @@ fn records(events: &[NewEvent]) -> Vec<Record> {
 
 /// Runs a forge in a world whose tape already holds `log`.
 fn run(plan: &ForgePlan, log: Log) -> (Result<ForgeReport, Failure>, Log, Vec<News>) {
-    let directory = tempfile::tempdir().unwrap();
     let surveys = tempfile::tempdir().unwrap();
+    run_keeping(plan, log, surveys.path())
+}
+
+/// [`run`] with what an earlier one kept.
+fn run_keeping(
+    plan: &ForgePlan,
+    log: Log,
+    surveys: &Path,
+) -> (Result<ForgeReport, Failure>, Log, Vec<News>) {
+    let directory = tempfile::tempdir().unwrap();
     write_package(directory.path());
     let known = records(&log.events);
     let log = Arc::new(Mutex::new(log));
@@ -303,7 +315,7 @@ fn run(plan: &ForgePlan, log: Log) -> (Result<ForgeReport, Failure>, Log, Vec<Ne
             run_tests: world.clone().recipient(),
             grade: world.clone().recipient(),
             append: world.clone().recipient(),
-            surveys: surveys.path().to_owned(),
+            surveys: surveys.to_owned(),
             now_micros: Arc::new(|| 7),
         };
         let progress = |item: News| news.lock().unwrap().push(item);
@@ -411,6 +423,18 @@ fn a_killed_forge_goes_on_where_it_was() {
         };
         assert_eq!(ids(&log), ids(&whole_log), "killed at {dies_at}");
     }
+}
+
+#[test]
+fn a_package_that_was_surveyed_is_not_surveyed_again() {
+    let surveys = tempfile::tempdir().unwrap();
+    let plan = plan(TRAINING, 2);
+    let (first, first_log, _) = run_keeping(&plan, Log::default(), surveys.path());
+    assert!(first_log.clean_runs > 0);
+    let (again, log, _) = run_keeping(&plan, Log::default(), surveys.path());
+    assert_eq!(log.clean_runs, 0);
+    assert_eq!(first.unwrap(), again.unwrap());
+    assert_eq!(first_log.events, log.events);
 }
 
 #[test]
