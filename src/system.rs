@@ -193,6 +193,29 @@ fn faults() -> Result<Faults, Failure> {
     Ok(faults)
 }
 
+/// Bytes of the tape's pages to keep in memory, when `GAMETAPE_TAPE_CACHE_MIB` says so.
+///
+/// # Errors
+/// `GT-CONFIG-VALUE` for what is no number of MiB from 1 to 65,536.
+pub fn tape_cache() -> Result<Option<u64>, Failure> {
+    const NAME: &str = "GAMETAPE_TAPE_CACHE_MIB";
+    let Some(text) = std::env::var_os(NAME) else {
+        return Ok(None);
+    };
+    let number = text
+        .to_str()
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    match number.filter(|mib| (1..=65_536).contains(mib)) {
+        Some(mib) => Ok(Some(mib << 20)),
+        None => Err(Failure::new(
+            FailureKind::Input,
+            "GT-CONFIG-VALUE",
+            format!("{NAME} cannot be used: `{}`", text.display()),
+        )
+        .with_help("write a whole number of MiB from 1 to 65536; 64 is the default")),
+    }
+}
+
 /// Names of the supervised rooms.
 const ROOMS: &[&str] = &[
     "tape",

@@ -9,8 +9,9 @@
 //! FILE is JSON lines (gzip or not) of attempts with `messages` (role, content), as
 //! mini-swe-agent writes them; without it, steps are made up with the sizes that 294
 //! such attempts had. Every store gets the same encoded records, N times over. Replay
-//! opens the store again and decodes every record. The peers compress nothing and keep no
-//! index of streams.
+//! opens the store again and decodes every record, once with its files in the page cache and
+//! once without (after a reboot, or when the tape is larger than memory). The peers compress
+//! nothing and keep no index of streams.
 //!
 //! An append is durable when it returns. It is measured twice: 64 attempts at once, each
 //! of which appends one step and waits for its own acknowledgement, as the loop does
@@ -19,7 +20,7 @@
 //! and the tape compresses meanwhile.
 //!
 //! With `--large` a tape of so many MB of records is made, and opened again in a process
-//! of its own: seconds, and memory afterwards.
+//! of its own: seconds, memory afterwards, and the seconds of a whole replay.
 
 mod steps;
 mod stores;
@@ -85,7 +86,21 @@ struct Round {
     waits: Vec<Duration>,
     together: Duration,
     replay: Duration,
+    cold: Duration,
     disk: u64,
+}
+
+/// Opens a store again and decodes every record.
+fn replay<S: Store>(path: &std::path::Path, steps: &Steps) -> Result<Duration, Box<dyn Error>> {
+    let begin = Instant::now();
+    let store = S::open(path)?;
+    let events = store.replay()?;
+    let took = begin.elapsed();
+    store.close()?;
+    if events != steps.len() {
+        return Err(format!("{}: replayed {events} of {} events", S::NAME, steps.len()).into());
+    }
+    Ok(took)
 }
 
 fn round<S: Store>(steps: &Steps, dir: &std::path::Path) -> Result<Round, Box<dyn Error>> {
@@ -102,14 +117,9 @@ fn round<S: Store>(steps: &Steps, dir: &std::path::Path) -> Result<Round, Box<dy
     let append = begin.elapsed();
     store.close()?;
     let disk = stores::bytes_under(&path)?;
-    let begin = Instant::now();
-    let store = S::open(&path)?;
-    let events = store.replay()?;
-    let replay = begin.elapsed();
-    store.close()?;
-    if events != steps.len() {
-        return Err(format!("{}: replayed {events} of {} events", S::NAME, steps.len()).into());
-    }
+    let warm = replay::<S>(&path, steps)?;
+    stores::forget(&path)?;
+    let cold = replay::<S>(&path, steps)?;
     // One step at a time, from many attempts at once.
     let path = place.path().join(format!("{}-together", S::NAME));
     let store = S::open(&path)?;
@@ -140,7 +150,8 @@ fn round<S: Store>(steps: &Steps, dir: &std::path::Path) -> Result<Round, Box<dy
         append,
         waits,
         together,
-        replay,
+        replay: warm,
+        cold,
         disk,
     })
 }
@@ -156,6 +167,7 @@ struct Summary {
     append: f64,
     together: f64,
     replay: f64,
+    cold: f64,
     disk: f64,
     p50: f64,
     p99: f64,
@@ -179,6 +191,7 @@ fn summary(name: &'static str, steps: &Steps, rounds: &[Round]) -> Summary {
         append: over(&|r| n / r.append.as_secs_f64()),
         together: over(&|r| shared / r.together.as_secs_f64()),
         replay: over(&|r| n / r.replay.as_secs_f64()),
+        cold: over(&|r| n / r.cold.as_secs_f64()),
         disk: over(&|r| r.disk as f64 / steps.raw_bytes() as f64),
         p50: at(0.5),
         p99: at(0.99),
@@ -235,6 +248,12 @@ fn open(path: &std::path::Path) -> Result<(), Box<dyn Error>> {
         mb("VmRSS"),
         mb("VmHWM")
     );
+    let begin = Instant::now();
+    let events = store.replay()?;
+    println!(
+        "{events} events replayed in {:.2} s",
+        begin.elapsed().as_secs_f64()
+    );
     store.close()
 }
 
@@ -268,13 +287,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         summary("plain", &steps, &plain),
     ];
     println!(
-        "| store | append ev/s | p50 ms | p99 ms | {WRITERS} at once ev/s | replay ev/s | disk / raw |"
+        "| store | append ev/s | p50 ms | p99 ms | {WRITERS} at once ev/s | replay ev/s | cold replay ev/s | disk / raw |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for r in &rows {
         println!(
-            "| {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} | {:.2} |",
-            r.name, r.append, r.p50, r.p99, r.together, r.replay, r.disk
+            "| {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.2} |",
+            r.name, r.append, r.p50, r.p99, r.together, r.replay, r.cold, r.disk
         );
     }
     let [tape, sqlite, ..] = rows;
@@ -282,6 +301,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "append_vs_sqlite": rounded(tape.together / sqlite.together),
         "append_alone_vs_sqlite": rounded(tape.append / sqlite.append),
         "replay_vs_sqlite": rounded(tape.replay / sqlite.replay),
+        "replay_cold_vs_sqlite": rounded(tape.cold / sqlite.cold),
         "disk_vs_raw": rounded(tape.disk),
     });
     let detail = serde_json::json!({

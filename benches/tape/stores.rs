@@ -40,6 +40,22 @@ pub fn bytes_under(path: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
+/// Drops what the page cache holds of a file, or of all files under a directory. What is
+/// dirty is written first.
+pub fn forget(path: &Path) -> io::Result<()> {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    if path.is_file() {
+        let file = File::open(path)?;
+        file.sync_all()?;
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path)? {
+        forget(&entry?.path())?;
+    }
+    Ok(())
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

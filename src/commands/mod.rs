@@ -32,6 +32,9 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    if let Some(bytes) = system::tape_cache()? {
+        gametape_tape::set_cache_bytes(bytes);
+    }
     match &cli.verb {
         Verb::Loop {
             run,

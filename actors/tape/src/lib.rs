@@ -70,6 +70,7 @@ pub use faulty::{Fault, FaultyStore, Io};
 pub use handle::{SledTape, TapeHandle, TapeOptions, start};
 pub use memory::MemoryStore;
 pub use projection::{Projection, Projector, ProjectorOptions, Rebuilt, View};
+pub use sled_guard::set_cache_bytes;
 pub use sled_store::{Purpose, SledStore};
 pub use subscription::Subscription;
 pub use tape::{Clock, Tape};

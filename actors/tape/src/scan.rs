@@ -6,8 +6,10 @@ use crate::error::TapeError;
 use crate::frame::{self, Header};
 use crate::index::{Index, IndexEntry, id_hash};
 use crate::payload;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use gametape_schemas::codec::{Outline, PayloadDigest};
 use gametape_schemas::{Record, StreamId};
+use std::collections::VecDeque;
 
 /// A frame as a scan hands it on.
 pub struct Scanned<'a> {
@@ -180,7 +182,8 @@ fn hold_against_watermark(backend: &dyn Backend, tip: Tip) -> Result<(), TapeErr
     Ok(())
 }
 
-/// Events from `from` on, at most `limit`, below `end`.
+/// Events from `from` on, at most `limit`, below `end`. Where there are many, frames are
+/// decompressed and decoded on other threads while the next ones are fetched here.
 ///
 /// # Errors
 /// Damage, by sequence number.
@@ -190,75 +193,136 @@ pub fn read(
     limit: usize,
     end: u64,
 ) -> Result<Vec<Record>, TapeError> {
-    let mut out = Vec::new();
     if from >= end || limit == 0 {
-        return Ok(out);
+        return Ok(Vec::new());
     }
     let stop = end.min(from.saturating_add(limit as u64));
-    let mut frames = backend.frames(from);
-    let mut expected = None;
-    while expected < Some(stop) {
-        let (pairs, next) = gather(&mut frames, from, expected, stop)?;
-        expected = Some(next);
-        for records in decode(backend, &pairs)? {
-            let wanted = records.into_iter();
-            out.extend(wanted.filter(|r| r.seq >= from && r.seq < stop));
+    let mut frames = Frames {
+        frames: backend.frames(from),
+        from,
+        stop,
+        expected: None,
+    };
+    let mut out = Vec::with_capacity((stop - from).min(READ_AHEAD) as usize);
+    let mut keep = |records: Vec<Record>| {
+        let wanted = records.into_iter();
+        out.extend(wanted.filter(|r| r.seq >= from && r.seq < stop));
+    };
+    let decode = |part: Vec<(u64, Pair)>| -> Result<Vec<Record>, TapeError> {
+        let mut records = Vec::new();
+        for (seq, pair) in part {
+            records.append(&mut read_pair(backend, seq, &pair)?.records);
         }
+        Ok(records)
+    };
+    let first = frames.part()?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if threads < 2 || frames.is_at_the_end() {
+        keep(decode(first)?);
+        while !frames.is_at_the_end() {
+            keep(decode(frames.part()?)?);
+        }
+        return Ok(out);
     }
+    std::thread::scope(|scope| {
+        let (jobs, work) = bounded::<(Vec<(u64, Pair)>, Sender<Decoded>)>(threads);
+        for _ in 0..threads.min(MOST_DECODERS) {
+            let work = work.clone();
+            scope.spawn(move || {
+                for (part, answer) in work {
+                    // Nobody waits any more when an earlier part was damaged.
+                    let _ = answer.send(decode(part));
+                }
+            });
+        }
+        drop(work);
+        // Answers in the order of the parts, whichever is finished first.
+        let mut answers = VecDeque::new();
+        let give = |part, answers: &mut VecDeque<Receiver<Decoded>>| {
+            let (answer, receiver) = bounded(1);
+            answers.push_back(receiver);
+            // A decoder that is gone drops its answer's sender, which is told below.
+            let _ = jobs.send((part, answer));
+        };
+        give(first, &mut answers);
+        loop {
+            while answers.len() < 2 * threads && !frames.is_at_the_end() {
+                match frames.part() {
+                    Ok(part) => give(part, &mut answers),
+                    // Damage before this place is told first.
+                    Err(error) => {
+                        for answer in answers {
+                            received(&answer)?;
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            match answers.pop_front() {
+                Some(answer) => keep(received(&answer)?),
+                None => return Ok(()),
+            }
+        }
+    })?;
     Ok(out)
 }
 
-/// Bytes of frames that are decoded together at most (and at least one frame).
-const GATHERED_BYTES: usize = 4 << 20;
+type Decoded = Result<Vec<Record>, TapeError>;
 
-/// The next frames, each with the sequence number at which it should begin, and the
-/// number behind them.
-fn gather(
-    frames: &mut Pairs<'_>,
-    from: u64,
-    mut expected: Option<u64>,
-    stop: u64,
-) -> Result<(Vec<(u64, Pair)>, u64), TapeError> {
-    let (mut pairs, mut bytes) = (Vec::new(), 0);
-    while bytes < GATHERED_BYTES && expected < Some(stop) {
-        let missing = || {
-            let seq = expected.unwrap_or(from).max(from);
-            TapeError::corrupt(seq, "the event is missing")
-        };
-        let pair = frames.next().transpose()?.ok_or_else(missing)?;
-        let key = key_number(&pair.0);
-        let seq = expected.or(key.filter(|key| *key <= from)).unwrap_or(from);
-        let header = frame::check(&pair.1).map_err(|e| TapeError::frame(seq, &e))?;
-        in_its_place(seq, &pair.0, &header)?;
-        bytes += header.raw as usize;
-        expected = Some(seq + u64::from(header.count.max(1)));
-        pairs.push((seq, pair));
-    }
-    Ok((pairs, expected.unwrap_or(from)))
+fn received(answer: &Receiver<Decoded>) -> Decoded {
+    answer
+        .recv()
+        .unwrap_or_else(|_| Err(TapeError::corrupt(0, "a decoder died")))
 }
 
-/// Decodes frames, on several threads where there are many: decompressing and decoding
-/// is most of a replay.
-fn decode(backend: &dyn Backend, pairs: &[(u64, Pair)]) -> Result<Vec<Vec<Record>>, TapeError> {
-    let one = |(seq, pair): &(u64, Pair)| read_pair(backend, *seq, pair).map(|o| o.records);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.min(8).min(pairs.len() / 4);
-    if threads < 2 {
-        return pairs.iter().map(one).collect();
+/// Records that room is made for at once, at most: a limit may be "all".
+const READ_AHEAD: u64 = 1 << 16;
+/// Bytes (uncompressed) of the frames that are decoded together, at least one frame.
+const PART_BYTES: usize = 512 << 10;
+/// More threads than this wait for the one that fetches.
+const MOST_DECODERS: usize = 8;
+
+/// Frames in their order, as far as they are wanted.
+struct Frames<'a> {
+    frames: Pairs<'a>,
+    from: u64,
+    stop: u64,
+    /// Where the next one begins; unknown before the first.
+    expected: Option<u64>,
+}
+
+impl Frames<'_> {
+    fn is_at_the_end(&self) -> bool {
+        self.expected >= Some(self.stop)
     }
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = pairs
-            .chunks(pairs.len().div_ceil(threads))
-            .map(|part| scope.spawn(move || part.iter().map(one).collect::<Result<Vec<_>, _>>()))
-            .collect();
-        let mut all = Vec::with_capacity(pairs.len());
-        for part in parts {
-            // A panic of a decoder goes on here, as it would without threads.
-            let decoded = part.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
-            all.extend(decoded?);
+
+    /// The next frames, each with the sequence number at which it should begin. What
+    /// a frame says of itself is taken on trust here: reading it checks it.
+    fn part(&mut self) -> Result<Vec<(u64, Pair)>, TapeError> {
+        let (mut pairs, mut bytes) = (Vec::new(), 0);
+        while bytes < PART_BYTES && !self.is_at_the_end() {
+            let missing = || {
+                let seq = self.expected.unwrap_or(self.from).max(self.from);
+                TapeError::corrupt(seq, "the event is missing")
+            };
+            let pair = self.frames.next().transpose()?.ok_or_else(missing)?;
+            let key = key_number(&pair.0);
+            let from = self.from;
+            let seq = self
+                .expected
+                .or(key.filter(|key| *key <= from))
+                .unwrap_or(from);
+            // What makes no sense is looked at again: a flipped bit is damage, whatever
+            // else it looks like.
+            let header = frame::claims(&pair.1).or_else(|_| frame::check(&pair.1));
+            let header = header.map_err(|e| TapeError::frame(seq, &e))?;
+            in_its_place(seq, &pair.0, &header)?;
+            bytes += header.raw as usize;
+            self.expected = Some(seq + u64::from(header.count.max(1)));
+            pairs.push((seq, pair));
         }
-        Ok(all)
-    })
+        Ok(pairs)
+    }
 }
 
 /// The events of these sequence numbers (ascending); each frame is read once.

@@ -3,12 +3,19 @@
 use crate::error::TapeError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A new database's segment: pages of up to a quarter of it lie in the database file.
 const SEGMENT_BYTES: usize = 4 << 20;
-/// Pages that sled keeps in memory.
-const CACHE_BYTES: u64 = 64 << 20;
+/// Pages that sled keeps in memory: opening and reading take about so much.
+static CACHE_BYTES: AtomicU64 = AtomicU64::new(64 << 20);
+
+/// Sets how many bytes of pages each tape that is opened from now on keeps in memory, at
+/// least one MiB. It bounds the memory of opening and reading, not of what is read.
+pub fn set_cache_bytes(bytes: u64) {
+    CACHE_BYTES.store(bytes.max(1 << 20), Ordering::Relaxed);
+}
 /// How often a database file that this very process is still closing is tried again.
 const LOCK_TRIES: u32 = 40;
 
@@ -52,7 +59,7 @@ pub(crate) fn open_database(path: &Path) -> Result<sled::Db, TapeError> {
     let config = sled::Config::new()
         .path(path)
         .mode(sled::Mode::HighThroughput)
-        .cache_capacity(CACHE_BYTES)
+        .cache_capacity(CACHE_BYTES.load(Ordering::Relaxed))
         .flush_every_ms(None)
         .segment_size(segment_bytes(path));
     let mut tries = 0;
