@@ -151,6 +151,8 @@ pub struct ExecOutcome {
     pub truncated_bytes: u64,
     /// Wall time, milliseconds.
     pub wall_ms: u64,
+    /// The limit that struck, if one did.
+    pub limit: Option<ResourceLimit>,
 }
 
 /// Read a file below the repository of a sandbox.
@@ -227,9 +229,9 @@ pub enum PatchApplied {
 }
 
 /// Close a sandbox: everything in it is killed and removed. Closing a sandbox that is
-/// gone is fine.
+/// gone is fine. Answers what it used (nothing, when it was gone).
 #[derive(Message, Clone, Debug)]
-#[rtype(result = "Result<(), Failure>")]
+#[rtype(result = "Result<SandboxUsage, Failure>")]
 pub struct CloseSandbox {
     /// Which.
     pub sandbox: SandboxId,

@@ -113,6 +113,9 @@ pub fn arguments(host: &Host, view: &View) -> Vec<OsString> {
             "CAP_SETUID",
             "--cap-add",
             "CAP_SETGID",
+            // To kill what a command leaves running.
+            "--cap-add",
+            "CAP_KILL",
         ]);
     } else {
         words.all(&["--unshare-user", "--uid", "1000", "--gid", "1000"]);

@@ -72,6 +72,15 @@ pub fn gone(sandbox: &SandboxId) -> Failure {
     )
 }
 
+/// The same, where its name is not known.
+pub fn closed() -> Failure {
+    Failure::new(
+        FailureKind::Sandbox,
+        "GT-SANDBOX-GONE",
+        "the sandbox is not open any more",
+    )
+}
+
 /// Required layers are missing.
 pub fn unavailable(missing: &str) -> Failure {
     Failure::new(

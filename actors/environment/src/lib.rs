@@ -9,8 +9,11 @@
 //! - [`sandbox`]: what every back end can do
 //! - [`local`]: the back end on bubblewrap: no daemon, no network, another uid
 //!   - [`bubblewrap`]: its command line: what a sandbox can see
-//!   - [`process`]: one command: started, drained, killed at its limit
-//!   - [`protocol`], [`output`]: words with the helper inside; what is kept of a stream
+//!   - [`warden`], [`ground`], [`upper`]: the thread that its life and its mounts are tied
+//!     to; limited space and an overlay over the prepared tree; what was written there
+//!   - [`inside`]: the sandbox that is up: commands started, drained, killed at their limit
+//!   - [`protocol`], [`packets`], [`output`]: words with the helper inside, and how they
+//!     travel; what is kept of a stream
 //!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command
 //!   - [`private`]: directories, and what dead processes left of theirs
 //! - [`files`]: reading and writing below a tree that may hold hostile links
@@ -29,17 +32,21 @@ pub mod bubblewrap;
 pub mod diff;
 pub mod failure;
 pub mod files;
+pub mod ground;
 pub mod inner;
+pub mod inside;
 pub mod local;
 pub mod output;
+pub mod packets;
 pub mod patch;
 pub mod private;
 pub mod probe;
-pub mod process;
 pub mod protocol;
 pub mod provision;
 pub mod sandbox;
 pub mod tree;
+pub mod upper;
+pub mod warden;
 
 pub use actor::{EnvironmentActor, EnvironmentOptions, helper_beside};
 pub use probe::{Layer, probe};

@@ -1,27 +1,36 @@
-//! The local back end: one private directory per sandbox, one bubblewrap per command.
-//! No daemon, no network, no process that outlives its command.
+//! The local back end: one private directory and one bubblewrap per sandbox, in which
+//! commands run one after another. No daemon, no network, no process that outlives its
+//! command (save what a shell on a terminal keeps).
 //!
 //! As root each sandbox has a uid of its own, so that neither files nor process limits
 //! are shared between sandboxes; otherwise commands run in a user namespace.
 
 use crate::bubblewrap::{self, Host, View};
+use crate::cgroup::{GroupLimits, GroupUsage, Pool, Slot};
 use crate::files::Root;
-use crate::process::{self, Bounds, Ended};
+use crate::ground::{self, Ground, Layers, Seat};
+use crate::inside::{Bounds, Ended, Inside};
 use crate::protocol::{Limits, Report, Request};
 use crate::provision::Prepared;
 use crate::sandbox::Sandbox;
-use crate::tree::{self, Odd, Snapshot};
+use crate::tree::{self, Odd, Scan, Snapshot};
+use crate::upper;
+use crate::warden::Warden;
 use crate::{diff, failure, patch, private};
 use gametape_schemas::Failure;
-use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
+use gametape_schemas::message::{
+    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ResourceLimit, SandboxUsage,
+};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What opening needs.
 pub struct OpenPlan<'a> {
@@ -39,6 +48,8 @@ pub struct OpenPlan<'a> {
     pub label: String,
     /// Limits of its commands.
     pub limits: Limits,
+    /// Control groups, where there are any.
+    pub groups: Option<Arc<Pool>>,
     /// Applied first, strictly.
     pub patches: &'a [String],
     /// Removed after the patches; files or directories.
@@ -48,26 +59,34 @@ pub struct OpenPlan<'a> {
 /// A sandbox of the local back end.
 #[derive(Debug)]
 pub struct LocalSandbox {
-    host: Arc<Host>,
     private: PathBuf,
-    words: Vec<std::ffi::OsString>,
     environment: Vec<(String, String)>,
     owner: Option<u32>,
     limits: Limits,
     /// The state that the diff compares with.
     base: Snapshot,
     hidden: BTreeSet<String>,
-    root: Root,
-    /// One operation at a time: while files are read here, nothing runs inside.
-    turn: Mutex<()>,
-    life: Mutex<Life>,
+    opened: Instant,
+    /// Ends what runs inside, from any thread.
+    handle: UnixStream,
+    closing: AtomicBool,
+    /// One operation at a time: while files are read here, no command runs inside.
+    /// `None` once it is closed.
+    standing: Mutex<Option<Standing>>,
+    used: Mutex<SandboxUsage>,
 }
 
-/// Whether it is open, and what to cut when it is closed in the middle of a command.
+/// What an open sandbox holds. Fields are dropped in this order.
 #[derive(Debug)]
-enum Life {
-    Open(Option<UnixStream>),
-    Closed,
+struct Standing {
+    inside: Inside,
+    root: Root,
+    ground: Ground,
+    /// Emptied and given back when it is dropped.
+    slot: Option<Slot>,
+    /// Its mounts go with it.
+    _warden: Warden,
+    _seat: Seat,
 }
 
 /// First of the uids that sandboxes run under when we are root.
@@ -95,10 +114,12 @@ fn mapped_uids() -> u64 {
 }
 
 impl LocalSandbox {
-    /// Opens: writes a small tree. Blocks.
+    /// Opens: its layers are mounted, or a tree is written, and bubblewrap comes up.
+    /// Blocks.
     ///
     /// # Errors
-    /// `GT-SANDBOX-OPEN`; `GT-SANDBOX-BASE` when a patch of the base state does not apply.
+    /// `GT-SANDBOX-OPEN`; `GT-SANDBOX-EXEC` when bubblewrap or the helper does not come
+    /// up; `GT-SANDBOX-BASE` when a patch of the base state does not apply.
     pub fn open(plan: OpenPlan<'_>) -> Result<Self, Failure> {
         let mut base = plan.prepared.files.clone();
         for text in plan.patches {
@@ -111,31 +132,37 @@ impl LocalSandbox {
             .collect();
         base.retain(|path, _| !is_hidden(&hidden, path));
         let private = plan.private.clone();
-        let made = Self::make(plan, base, hidden);
-        made.map_err(|error| {
+        Self::make(plan, base, hidden).inspect_err(|_| {
             // What is left goes with the room's directory at the latest.
             let _ = private::remove(&private);
-            failure::open(&private, &error)
         })
     }
 
-    fn make(plan: OpenPlan<'_>, base: Snapshot, hidden: BTreeSet<String>) -> io::Result<Self> {
+    fn make(
+        plan: OpenPlan<'_>,
+        base: Snapshot,
+        hidden: BTreeSet<String>,
+    ) -> Result<Self, Failure> {
+        let opened = Instant::now();
+        let private = plan.private.clone();
+        let io = |error: io::Error| failure::open(&private, &error);
+        let seat = Seat::take();
         let owner = plan
             .host
             .root
-            .then(|| uid_of(std::process::id(), plan.number, mapped_uids()));
-        let private = plan.private;
-        std::fs::DirBuilder::new().mode(0o700).create(&private)?;
-        let repository = private.join("repo");
-        tree::write(&repository, &base, owner)?;
-        let tmp = private.join("tmp");
-        for path in [tmp.clone(), tmp.join("home")] {
-            std::fs::DirBuilder::new().mode(0o755).create(&path)?;
-            if let Some(id) = owner {
-                lchown(&path, Some(id), Some(id))?;
-            }
-        }
-        write_etc(&private.join("etc"), owner.unwrap_or(1000))?;
+            .then(|| uid_of(std::process::id(), seat.number(), mapped_uids()));
+        let warden = Warden::start(plan.number).map_err(io)?;
+        let asked = ground::Plan {
+            private: private.clone(),
+            tree: plan.prepared.tree(),
+            owner,
+            helper: plan.helper.clone(),
+            bytes: plan.limits.disk_mib << 20,
+            inodes: plan.limits.inodes,
+        };
+        let ground = warden.run(move || Ground::lay(&asked));
+        let ground = ground.flatten().map_err(io)?;
+        let root = furnish(&ground, &plan.prepared.files, &base, owner).map_err(io)?;
         let interpreter = &plan.prepared.manifest.interpreter;
         let view = View {
             base_prefix: interpreter.base_prefix.clone(),
@@ -145,58 +172,115 @@ impl LocalSandbox {
             private: private.clone(),
             label: plan.label,
         };
+        let words: Vec<OsString> = bubblewrap::arguments(&plan.host, &view);
+        let bwrap = plan.host.bwrap.clone();
+        let inside = warden.run(move || Inside::start(&bwrap, &words));
+        let mut inside = inside.flatten().map_err(failure::exec)?;
+        let limits = GroupLimits {
+            memory_bytes: Some(plan.limits.memory_mib << 20),
+            processes: Some(plan.limits.processes),
+            cpu_milli: None,
+        };
+        let slot = match &plan.groups {
+            Some(pool) => Some(pool.take(&limits).map_err(io)?),
+            None => None,
+        };
+        if let Some(slot) = &slot {
+            slot.add_family(inside.process()).map_err(io)?;
+        }
+        inside.wait_until_up().map_err(failure::exec)?;
         Ok(Self {
-            words: bubblewrap::arguments(&plan.host, &view),
             environment: bubblewrap::environment(&plan.prepared.manifest.recipe.source_root),
-            host: plan.host,
-            root: Root::open(&repository, owner)?,
             private,
             owner,
             limits: plan.limits,
             base,
             hidden,
-            turn: Mutex::new(()),
-            life: Mutex::new(Life::Open(None)),
+            opened,
+            handle: inside.handle().map_err(failure::exec)?,
+            closing: AtomicBool::new(false),
+            standing: Mutex::new(Some(Standing {
+                inside,
+                root,
+                ground,
+                slot,
+                _warden: warden,
+                _seat: seat,
+            })),
+            used: Mutex::default(),
         })
-    }
-
-    /// The repository on the host.
-    pub fn repository(&self) -> PathBuf {
-        self.private.join("repo")
     }
 
     /// What the last look at the tree could not tell in a diff.
     ///
     /// # Errors
-    /// The file system's.
-    pub fn oddities(&self) -> io::Result<Vec<Odd>> {
-        let _turn = guard(&self.turn);
-        Ok(tree::scan(&self.repository(), |path| self.is_left_out(path))?.odd)
+    /// `GT-SANDBOX-GONE` when it is closed; the file system's.
+    pub fn oddities(&self) -> Result<Vec<Odd>, Failure> {
+        self.with(|standing| Ok(self.look(standing).map_err(|e| failure::files(&e))?.1.odd))
+    }
+
+    /// Works on the open sandbox, alone.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Standing) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match &mut *guard(&self.standing) {
+            Some(standing) => work(standing),
+            None => Err(failure::closed()),
+        }
+    }
+
+    /// What may differ from the base state, and how it is now. With an overlay only what
+    /// was written is looked at.
+    fn look(&self, standing: &Standing) -> io::Result<(Snapshot, Scan)> {
+        let skip = |path: &str| self.is_left_out(path);
+        if standing.ground.layers() == Layers::Overlay {
+            return upper::changes(&standing.ground.path("upper"), &self.base, skip);
+        }
+        let now = tree::scan(&standing.ground.path("repo"), skip)?;
+        Ok((self.base.clone(), now))
     }
 
     fn is_left_out(&self, path: &str) -> bool {
         diff::is_by_product(path) || is_hidden(&self.hidden, path)
     }
-
-    /// Remembers what to cut when the sandbox is closed in the middle; cuts at once when
-    /// that has happened already.
-    fn remember(&self, running: UnixStream) {
-        let mut life = guard(&self.life);
-        match &mut *life {
-            Life::Open(slot) => *slot = Some(running),
-            Life::Closed => cut(&running),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        matches!(*guard(&self.life), Life::Closed)
-    }
 }
 
-/// The helper sees its host hang up and ends, and everything inside with it.
-fn cut(running: &UnixStream) {
-    // Already gone is as good.
-    let _ = running.shutdown(Shutdown::Both);
+/// Writes what every sandbox has, and the repository's base state.
+fn furnish(
+    ground: &Ground,
+    clean: &Snapshot,
+    base: &Snapshot,
+    owner: Option<u32>,
+) -> io::Result<Root> {
+    let repository = ground.path("repo");
+    for name in ["tmp", "tmp/home"] {
+        let path = ground.path(name);
+        std::fs::DirBuilder::new().mode(0o755).create(&path)?;
+        if let Some(id) = owner {
+            lchown(&path, Some(id), Some(id))?;
+        }
+    }
+    write_etc(&ground.path("etc"), owner.unwrap_or(1000))?;
+    if ground.layers() != Layers::Overlay {
+        tree::write(&repository, base, owner)?;
+        return Root::open(&repository, owner);
+    }
+    let root = Root::open(&repository, owner)?;
+    let refused = |refusal: String| io::Error::other(refusal);
+    for path in clean.keys().filter(|path| !base.contains_key(*path)) {
+        root.remove(path)?.map_err(refused)?;
+    }
+    for (path, entry) in base {
+        let is_there = clean.get(path).is_some_and(|old| {
+            Arc::ptr_eq(&old.bytes, &entry.bytes) && old.executable == entry.executable
+        });
+        if !is_there {
+            let written = root.write(path, &entry.bytes, Some(entry.executable))?;
+            written.map_err(refused)?;
+        }
+    }
+    Ok(root)
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -235,142 +319,209 @@ fn write_etc(path: &Path, uid: u32) -> io::Result<()> {
     Ok(())
 }
 
-impl Sandbox for LocalSandbox {
-    fn exec(&self, request: &Exec) -> Result<ExecOutcome, Failure> {
-        let _turn = guard(&self.turn);
-        if self.is_closed() {
-            return Err(failure::gone(&request.sandbox));
-        }
-        let mut env = self.environment.clone();
-        env.extend(request.env.iter().cloned());
-        let inner = Request {
-            argv: request.argv.clone(),
-            env,
+impl LocalSandbox {
+    fn request(&self, argv: &[String], env: &[(String, String)]) -> Request {
+        let mut all = self.environment.clone();
+        all.extend(env.iter().cloned());
+        Request {
+            argv: argv.to_vec(),
+            env: all,
             directory: bubblewrap::TESTBED.to_owned(),
-            has_stdin: request.stdin.is_some(),
             uid: self.owner,
             limits: self.limits.clone(),
-        };
+        }
+    }
+}
+
+impl Sandbox for LocalSandbox {
+    fn exec(&self, request: &Exec) -> Result<ExecOutcome, Failure> {
+        let inner = self.request(&request.argv, &request.env);
         let bounds = Bounds {
             timeout: Duration::from_millis(request.timeout_ms),
             output_cap: request.output_cap,
         };
-        let ended = process::run(
-            &self.host.bwrap,
-            &self.words,
-            &inner,
-            request.stdin.as_deref(),
-            bounds,
-            |running| self.remember(running),
-        );
-        if let Life::Open(slot) = &mut *guard(&self.life) {
-            *slot = None;
-        }
-        if self.is_closed() {
+        let mut turn = guard(&self.standing);
+        let Some(standing) = &mut *turn else {
+            return Err(failure::gone(&request.sandbox));
+        };
+        let before = standing.slot.as_ref().map(Slot::usage).unwrap_or_default();
+        let ended = standing
+            .inside
+            .run(&inner, request.stdin.as_deref(), bounds)
+            .map_err(failure::exec)?;
+        let group = standing.slot.as_ref().map(Slot::usage).unwrap_or_default();
+        let limit = struck(&ended, &group, &before, standing.ground.is_full());
+        let mut used = guard(&self.used);
+        take_note(&mut used, &ended, limit);
+        drop(used);
+        if self.closing.load(Ordering::Acquire) {
             return Err(failure::gone(&request.sandbox));
         }
-        outcome(&request.argv, ended.map_err(failure::exec)?)
+        Ok(ExecOutcome {
+            limit,
+            ..outcome(&request.argv, ended)?
+        })
     }
 
     fn read(&self, path: &str) -> Result<FileRead, Failure> {
-        let _turn = guard(&self.turn);
-        let entry = self.root.read(path).map_err(|e| failure::files(&e))?;
-        Ok(match entry {
-            Ok(Some(entry)) => match std::str::from_utf8(&entry.bytes) {
-                Ok(text) => FileRead::Text(text.to_owned()),
-                Err(_) => FileRead::Refused(format!("not text: {path}")),
-            },
-            Ok(None) => FileRead::Refused(format!("no such file: {path}")),
-            Err(refusal) => FileRead::Refused(refusal),
+        self.with(|standing| {
+            let entry = standing.root.read(path).map_err(|e| failure::files(&e))?;
+            Ok(match entry {
+                Ok(Some(entry)) => match std::str::from_utf8(&entry.bytes) {
+                    Ok(text) => FileRead::Text(text.to_owned()),
+                    Err(_) => FileRead::Refused(format!("not text: {path}")),
+                },
+                Ok(None) => FileRead::Refused(format!("no such file: {path}")),
+                Err(refusal) => FileRead::Refused(refusal),
+            })
         })
     }
 
     fn write(&self, path: &str, content: &str) -> Result<FileWritten, Failure> {
-        let _turn = guard(&self.turn);
-        let written = self.root.write(path, content.as_bytes(), None);
-        Ok(match written.map_err(|e| failure::files(&e))? {
-            Ok(()) => FileWritten::Written,
-            Err(refusal) => FileWritten::Refused(refusal),
+        self.with(|standing| {
+            let written = standing.root.write(path, content.as_bytes(), None);
+            Ok(match written.map_err(|e| failure::files(&e))? {
+                Ok(()) => FileWritten::Written,
+                Err(refusal) => FileWritten::Refused(refusal),
+            })
         })
     }
 
     fn diff(&self) -> Result<String, Failure> {
-        let _turn = guard(&self.turn);
-        let now = tree::scan(&self.repository(), |path| self.is_left_out(path))
-            .map_err(|e| failure::files(&e))?;
-        let mut base = self.base.clone();
-        for odd in &now.odd {
-            // A file that cannot be told any more is left as it was, not deleted.
-            if let Odd::Special(path) | Odd::Large(path) | Odd::Unreadable(path) = odd {
-                base.remove(path);
-            }
-        }
-        if now.odd.iter().any(|odd| matches!(odd, Odd::Many(_))) {
-            // Not all was looked at: what the base names is asked for by name.
-            for path in self
-                .base
-                .keys()
-                .filter(|path| !now.files.contains_key(*path))
-            {
-                if !matches!(
-                    self.root.read(path).map_err(|e| failure::files(&e))?,
-                    Ok(None)
-                ) {
+        self.with(|standing| {
+            let (mut base, now) = self.look(standing).map_err(|e| failure::files(&e))?;
+            for odd in &now.odd {
+                // A file that cannot be told any more is left as it was, not deleted.
+                if let Odd::Special(path) | Odd::Large(path) | Odd::Unreadable(path) = odd {
                     base.remove(path);
                 }
             }
-        }
-        let diff = diff::unified(&base, &now.files);
-        if !now.odd.is_empty() || !diff.binary.is_empty() {
-            tracing::debug!(odd = ?now.odd, binary = ?diff.binary, "not in the diff");
-        }
-        Ok(diff.text)
+            if now.odd.iter().any(|odd| matches!(odd, Odd::Many(_))) {
+                // Not all was looked at: what the base names is asked for by name.
+                let missing: Vec<String> = base
+                    .keys()
+                    .filter(|path| !now.files.contains_key(*path))
+                    .cloned()
+                    .collect();
+                for path in missing {
+                    let found = standing.root.read(&path).map_err(|e| failure::files(&e))?;
+                    if !matches!(found, Ok(None)) {
+                        base.remove(&path);
+                    }
+                }
+            }
+            let diff = diff::unified(&base, &now.files);
+            if !now.odd.is_empty() || !diff.binary.is_empty() {
+                tracing::debug!(odd = ?now.odd, binary = ?diff.binary, "not in the diff");
+            }
+            Ok(diff.text)
+        })
     }
 
     fn apply(&self, text: &str) -> Result<PatchApplied, Failure> {
-        let _turn = guard(&self.turn);
-        let mut trouble = None;
-        let changes = patch::apply(text, |path| {
-            self.root.read(path).unwrap_or_else(|error| {
-                trouble = Some(error);
-                Err(format!("cannot be read: {path}"))
-            })
-        });
-        if let Some(error) = trouble {
-            return Err(failure::files(&error));
-        }
-        let changes = match changes {
-            Ok(changes) => changes,
-            Err(reason) => return Ok(PatchApplied::Rejected(reason)),
-        };
-        // Undone when one of them is refused: a directory or a link in the way.
-        let mut before = Vec::new();
-        for change in &changes {
-            let old = self
-                .root
-                .read(&change.path)
-                .map_err(|e| failure::files(&e))?;
-            let done = put(&self.root, change).map_err(|e| failure::files(&e))?;
-            if let Err(reason) = done {
-                for (path, new) in before.into_iter().rev() {
-                    let undo = patch::Change { path, new };
-                    // What could be written a moment ago can be written back.
-                    let _ = put(&self.root, &undo).map_err(|e| failure::files(&e))?;
-                }
-                return Ok(PatchApplied::Rejected(reason));
+        self.with(|standing| {
+            let root = &standing.root;
+            let mut trouble = None;
+            let changes = patch::apply(text, |path| {
+                root.read(path).unwrap_or_else(|error| {
+                    trouble = Some(error);
+                    Err(format!("cannot be read: {path}"))
+                })
+            });
+            if let Some(error) = trouble {
+                return Err(failure::files(&error));
             }
-            before.push((change.path.clone(), old.unwrap_or(None)));
-        }
-        Ok(PatchApplied::Applied)
+            let changes = match changes {
+                Ok(changes) => changes,
+                Err(reason) => return Ok(PatchApplied::Rejected(reason)),
+            };
+            // Undone when one of them is refused: a directory or a link in the way.
+            let mut before = Vec::new();
+            for change in &changes {
+                let old = root.read(&change.path).map_err(|e| failure::files(&e))?;
+                let done = put(root, change).map_err(|e| failure::files(&e))?;
+                if let Err(reason) = done {
+                    for (path, new) in before.into_iter().rev() {
+                        let undo = patch::Change { path, new };
+                        // What could be written a moment ago can be written back.
+                        let _ = put(root, &undo).map_err(|e| failure::files(&e))?;
+                    }
+                    return Ok(PatchApplied::Rejected(reason));
+                }
+                before.push((change.path.clone(), old.unwrap_or(None)));
+            }
+            Ok(PatchApplied::Applied)
+        })
     }
 
-    fn close(&self) -> Result<(), Failure> {
-        let life = std::mem::replace(&mut *guard(&self.life), Life::Closed);
-        if let Life::Open(Some(running)) = life {
-            cut(&running);
+    fn close(&self) -> Result<SandboxUsage, Failure> {
+        self.closing.store(true, Ordering::Release);
+        // Whatever runs sees its host hang up and ends; then the turn is free.
+        // Already gone is as good.
+        let _ = self.handle.shutdown(Shutdown::Both);
+        let mut turn = guard(&self.standing);
+        let Some(mut standing) = turn.take() else {
+            return Ok(guard(&self.used).clone());
+        };
+        let mut used = guard(&self.used);
+        used.wall_ms = self.opened.elapsed().as_millis() as u64;
+        used.written_bytes = standing.ground.written_bytes();
+        if let Some(group) = standing.slot.as_ref().map(Slot::usage) {
+            used.cpu_us = group.cpu_us.unwrap_or(used.cpu_us);
+            used.peak_memory_bytes = group.peak_memory_bytes.or(used.peak_memory_bytes);
+            used.processes_peak = group.processes_peak;
         }
-        let _turn = guard(&self.turn);
-        private::remove(&self.private).map_err(|e| failure::files(&e))
+        standing.inside.end().map_err(|e| failure::files(&e))?;
+        drop(standing);
+        private::remove(&self.private).map_err(|e| failure::files(&e))?;
+        Ok(used.clone())
+    }
+}
+
+/// Which limit struck during a command, the gravest first. Pure.
+fn struck(
+    ended: &Ended,
+    now: &GroupUsage,
+    before: &GroupUsage,
+    is_full: bool,
+) -> Option<ResourceLimit> {
+    let grew = |of: fn(&GroupUsage) -> Option<u64>| of(now) > of(before);
+    let signal = ended.reports.iter().find_map(|report| match report {
+        Report::Ended { signal, .. } => *signal,
+        _ => None,
+    });
+    if grew(|group| group.oom_kills) {
+        return Some(ResourceLimit::Memory);
+    }
+    if grew(|group| group.pids_denied) {
+        return Some(ResourceLimit::Processes);
+    }
+    match signal {
+        Some(libc::SIGXCPU) => return Some(ResourceLimit::CpuTime),
+        Some(libc::SIGXFSZ) => return Some(ResourceLimit::FileSize),
+        _ => {}
+    }
+    if is_full {
+        return Some(ResourceLimit::Disk);
+    }
+    ended.timed_out.then_some(ResourceLimit::WallTime)
+}
+
+fn take_note(used: &mut SandboxUsage, ended: &Ended, limit: Option<ResourceLimit>) {
+    used.commands += 1;
+    if let Some(limit) = limit.filter(|limit| !used.limits.contains(limit)) {
+        used.limits.push(limit);
+    }
+    for report in &ended.reports {
+        if let Report::Ended {
+            cpu_us,
+            max_rss_kib,
+            ..
+        } = report
+        {
+            used.cpu_us += cpu_us;
+            used.peak_memory_bytes = used.peak_memory_bytes.max(Some(max_rss_kib << 10));
+        }
     }
 }
 
@@ -389,6 +540,7 @@ fn outcome(argv: &[String], ended: Ended) -> Result<ExecOutcome, Failure> {
     let mut finished = ended.timed_out;
     for report in &ended.reports {
         match report {
+            Report::Ready => {}
             Report::Started => started = true,
             Report::Failed { why } => return Err(failure::exec(why)),
             Report::NotStarted { errno } => {
@@ -419,6 +571,7 @@ fn outcome(argv: &[String], ended: Ended) -> Result<ExecOutcome, Failure> {
         stdout: ended.stdout.text(),
         stderr,
         wall_ms: ended.wall.as_millis() as u64,
+        limit: None,
     })
 }
 

@@ -1,7 +1,9 @@
 //! What every back end of sandboxes can do.
 
 use gametape_schemas::Failure;
-use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
+use gametape_schemas::message::{
+    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, SandboxUsage,
+};
 
 /// An open sandbox. All calls block; they are made from blocking threads, and calls on
 /// one sandbox take turns. An `Err` is a failure of ours; whatever an agent can cause is
@@ -40,9 +42,9 @@ pub trait Sandbox: Send + Sync {
     /// `GT-SANDBOX-IO`.
     fn apply(&self, text: &str) -> Result<PatchApplied, Failure>;
 
-    /// Kills what runs and removes everything. Later calls fail.
+    /// Kills what runs and removes everything; what the sandbox used. Later calls fail.
     ///
     /// # Errors
     /// `GT-SANDBOX-IO` when something cannot be removed.
-    fn close(&self) -> Result<(), Failure>;
+    fn close(&self) -> Result<SandboxUsage, Failure>;
 }

@@ -7,10 +7,12 @@ use landlock::{
 };
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-use nix::unistd::{Gid, Uid, chdir, dup2_stdin, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setgroups, setresgid, setresuid, setsid,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
-use std::fs::File;
+use std::os::fd::BorrowedFd;
 
 /// Why the child is not the command.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,9 +31,23 @@ fn layer<E: Display>(what: &'static str) -> impl Fn(E) -> Refusal {
 ///
 /// # Errors
 /// [`Refusal::Layer`] with the layer's name: nothing of the command has run.
-pub fn enter(request: &Request, input: &File) -> Result<(), Refusal> {
+pub fn enter(
+    request: &Request,
+    [input, output, error]: [BorrowedFd<'_>; 3],
+    terminal: bool,
+) -> Result<(), Refusal> {
     plain_signals()?;
+    // A session of its own: signals to its group reach nobody else.
+    setsid().map_err(layer("session"))?;
     dup2_stdin(input).map_err(layer("standard input"))?;
+    dup2_stdout(output).map_err(layer("standard output"))?;
+    dup2_stderr(error).map_err(layer("standard error"))?;
+    if terminal {
+        // SAFETY: descriptor 0 is the terminal; the call takes a number.
+        if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } != 0 {
+            return Err(layer("terminal")(std::io::Error::last_os_error()));
+        }
+    }
     close_the_rest_at_exec();
     // Under memory pressure the kernel takes what runs here first. May be missing.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");

@@ -1,71 +1,274 @@
 //! The helper inside a sandbox, a program of its own (`gametape-sandbox`): process 1 of
 //! its pid namespace.
 //!
-//! It reads one request from its socket, forks, and the child gives up every privilege,
-//! sets the limits, closes the doors and becomes the command. The parent stays behind
-//! to tell an exit code from a signal and a command that failed from a sandbox that
-//! never came up. When it ends, the kernel kills all that the command left running.
+//! It waits for orders. For each it forks, and the child gives up every privilege, sets
+//! the limits, closes the doors and becomes the command. The parent stays behind to tell
+//! an exit code from a signal and a command that failed from a sandbox that never came
+//! up, and to kill what a command leaves running. When the host hangs up it ends, and
+//! the kernel kills everything inside.
 //!
 //! - [`confine`]: the child's way in: uid, rlimits, Landlock, seccomp
 //! - `filter`: what seccomp denies
+//! - `family`: whom to kill and whom to spare
 //!
 //! Order matters: uid first (root defeats resource limits and file modes), then rlimits,
 //! then Landlock (the mounts are made already), then seccomp, then exec.
 
 pub mod confine;
+mod family;
 mod filter;
 
-use crate::protocol::{Report, Request, frame_of, read_frame};
+use crate::packets::{receive, send};
+use crate::protocol::{Order, Report, Request, Said};
 use confine::Refusal;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use nix::unistd::{ForkResult, Pid, dup, fork, pipe2};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
-/// The program. Its arguments are for people who list processes; it reads none.
+/// As the only argument: make a user namespace, say so, and keep it until standard input
+/// ends. (The host has it mapped and mounts files under other owners with it.)
+pub const HOLD_USER_NAMESPACE: &str = "--hold-user-namespace";
+
+/// The program. Its argument is otherwise for people who list processes.
 pub fn main() -> ExitCode {
-    // SAFETY: descriptor 0 is the socket that the host gave us; nothing else owns it.
-    let socket = unsafe { UnixStream::from_raw_fd(0) };
-    // A copy out of the way, closed at exec: the command's input takes its place.
-    let Ok(mut host) = socket.try_clone() else {
+    if std::env::args().nth(1).as_deref() == Some(HOLD_USER_NAMESPACE) {
+        return match hold_user_namespace() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    // A copy out of the way, closed at exec: a command's input takes the place of 0.
+    let Ok(host) = dup(io::stdin()) else {
         return ExitCode::FAILURE;
     };
-    // Descriptor 0 is given to the command below; it must never be closed by drop.
-    std::mem::forget(socket);
-    match serve(&mut host) {
+    match Helper::new(host).and_then(|mut helper| helper.serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let why = error.to_string();
-            // Without a listener there is nobody to tell.
-            let _ = tell(&mut host, &Report::Failed { why });
+            eprintln!("gametape-sandbox: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn tell(host: &mut UnixStream, report: &Report) -> io::Result<()> {
-    host.write_all(&frame_of(report)?)
+fn hold_user_namespace() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    io::stdout().write_all(b"1")?;
+    io::stdout().flush()?;
+    io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ())
 }
 
-fn serve(host: &mut UnixStream) -> io::Result<()> {
-    // Ours are not for the command's eyes: no ptrace, no /proc/1/fd of this process.
-    nix::sys::prctl::set_dumpable(false)?;
-    let request: Request = serde_json::from_slice(&read_frame(host)?)?;
-    let input = if request.has_stdin {
-        in_memory(&read_frame(host)?)?
-    } else {
-        File::open("/dev/null")?
-    };
+/// A command that runs.
+struct Job {
+    process: Pid,
+    /// Lives on beside other commands.
+    terminal: bool,
+    /// CPU time of all children before it, microseconds.
+    cpu_before: u64,
+}
+
+struct Helper {
+    host: OwnedFd,
+    children: SignalFd,
+    jobs: BTreeMap<u64, Job>,
+}
+
+impl Helper {
+    fn new(host: OwnedFd) -> io::Result<Self> {
+        // Ours are not for the command's eyes: no ptrace, no /proc/1/fd of this process.
+        nix::sys::prctl::set_dumpable(false)?;
+        nix::fcntl::fcntl(
+            &host,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+        )?;
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block()?;
+        let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self {
+            host,
+            children,
+            jobs: BTreeMap::new(),
+        })
+    }
+
+    fn tell(&self, job: u64, report: Report) -> io::Result<()> {
+        send(self.host.as_fd(), &Said { job, report }, &[])
+    }
+
+    /// Until the host hangs up.
+    fn serve(&mut self) -> io::Result<()> {
+        self.tell(0, Report::Ready)?;
+        loop {
+            let mut watched = [
+                PollFd::new(self.host.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let is_ready = |at: usize| watched.get(at).and_then(PollFd::any).unwrap_or(false);
+            let (host, children) = (is_ready(0), is_ready(1));
+            if children {
+                while let Ok(Some(_)) = self.children.read_signal() {}
+                self.reap()?;
+            }
+            if host {
+                let Some((bytes, descriptors)) = receive(self.host.as_fd())? else {
+                    return Ok(());
+                };
+                match serde_json::from_slice(&bytes)? {
+                    Order::Run { job, terminal } => self.run(job, terminal, descriptors)?,
+                    Order::Kill { job } => self.kill(job)?,
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, job: u64, terminal: bool, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let cpu_before = cpu_us()?;
+        match start(terminal, descriptors) {
+            Ok(Ok(process)) => {
+                self.jobs.insert(
+                    job,
+                    Job {
+                        process,
+                        terminal,
+                        cpu_before,
+                    },
+                );
+                self.tell(job, Report::Started)
+            }
+            Ok(Err(report)) => self.tell(job, report),
+            Err(error) => self.tell(
+                job,
+                Report::Failed {
+                    why: error.to_string(),
+                },
+            ),
+        }
+    }
+
+    /// Takes leave of every process that has ended.
+    fn reap(&mut self) -> io::Result<()> {
+        while let Some(ended) = next_ended()? {
+            self.ended(ended)?;
+        }
+        Ok(())
+    }
+
+    /// A process has ended. With a command goes all that it left running.
+    fn ended(&mut self, (process, code, signal): Ended) -> io::Result<()> {
+        let found = self.jobs.iter().find(|(_, job)| job.process == process);
+        let Some(number) = found.map(|(number, _)| *number) else {
+            return Ok(());
+        };
+        let Some(job) = self.jobs.remove(&number) else {
+            return Ok(());
+        };
+        let others = if job.terminal {
+            Vec::new()
+        } else {
+            self.clear()?
+        };
+        let used = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        self.tell(
+            number,
+            Report::Ended {
+                code,
+                signal,
+                cpu_us: cpu_us()?.saturating_sub(job.cpu_before),
+                max_rss_kib: used.max_rss() as u64,
+            },
+        )?;
+        others.into_iter().try_for_each(|other| self.ended(other))
+    }
+
+    fn kill(&mut self, job: u64) -> io::Result<()> {
+        let Some(process) = self.jobs.get(&job).map(|job| job.process) else {
+            // It ended meanwhile.
+            return Ok(());
+        };
+        // Already gone is as good.
+        let _ = kill(process, Signal::SIGKILL);
+        self.reap()
+    }
+
+    /// Kills everything that does not belong to a job; the jobs that ended meanwhile.
+    fn clear(&self) -> io::Result<Vec<Ended>> {
+        let mut ended = Vec::new();
+        let spared: Vec<Pid> = self.jobs.values().map(|job| job.process).collect();
+        if spared.is_empty() {
+            // From process 1 this means everyone else; the kernel lets nobody fork past it.
+            let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            while let Some(one) = wait(None)? {
+                ended.push(one);
+            }
+            return Ok(ended);
+        }
+        loop {
+            let strangers = family::strangers(&spared)?;
+            for process in &strangers {
+                let _ = kill(*process, Signal::SIGKILL);
+            }
+            while let Some(one) = next_ended()? {
+                ended.push(one);
+            }
+            if strangers.is_empty() {
+                return Ok(ended);
+            }
+            // They die on their own time; the next round sees who is left.
+            let mut children = [PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut children, 1u8);
+            while let Ok(Some(_)) = self.children.read_signal() {}
+        }
+    }
+}
+
+/// A process, its exit code, or the signal that ended it.
+type Ended = (Pid, Option<i32>, Option<i32>);
+
+fn next_ended() -> io::Result<Option<Ended>> {
+    wait(Some(WaitPidFlag::WNOHANG))
+}
+
+fn wait(how: Option<WaitPidFlag>) -> io::Result<Option<Ended>> {
+    loop {
+        match waitpid(None, how) {
+            Ok(WaitStatus::Exited(process, code)) => return Ok(Some((process, Some(code), None))),
+            Ok(WaitStatus::Signaled(process, signal, _)) => {
+                return Ok(Some((process, None, Some(signal as i32))));
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn cpu_us() -> io::Result<u64> {
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let micros = |t: nix::sys::time::TimeVal| (t.tv_sec() * 1_000_000 + t.tv_usec()) as u64;
+    Ok(micros(used.user_time()) + micros(used.system_time()))
+}
+
+/// Starts a command: its process, or why there is none.
+fn start(terminal: bool, descriptors: Vec<OwnedFd>) -> io::Result<Result<Pid, Report>> {
+    let [request, input, output, error] = <[OwnedFd; 4]>::try_from(descriptors)
+        .map_err(|_| io::Error::other("an order came without its descriptors"))?;
+    let request: Request = serde_json::from_reader(io::BufReader::new(File::from(request)))?;
     let argv = strings(request.argv.iter().cloned())?;
     let env = strings(
         request
@@ -74,76 +277,28 @@ fn serve(host: &mut UnixStream) -> io::Result<()> {
             .map(|(name, value)| format!("{name}={value}")),
     )?;
     let programs = candidates(&request)?;
-
-    let mut mask = SigSet::empty();
-    mask.add(Signal::SIGCHLD);
-    mask.thread_block()?;
-    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let (said, says) = pipe2(OFlag::O_CLOEXEC)?;
-
     // SAFETY: this program has one thread.
     match unsafe { fork() }? {
         ForkResult::Child => {
-            let refusal = become_command(&request, &input, &programs, &argv, &env);
+            let streams = [input.as_fd(), output.as_fd(), error.as_fd()];
+            let refusal = become_command(&request, streams, terminal, &programs, &argv, &env);
             let text = serde_json::to_vec(&refusal).unwrap_or_default();
             // The parent takes an empty message for success; there is no better way out.
             let _ = File::from(says).write_all(&text);
             std::process::exit(126);
         }
         ForkResult::Parent { child } => {
-            drop(says);
-            drop(input);
-            if let Some(report) = refusal_of(said)? {
-                return tell(host, &report);
-            }
-            tell(host, &Report::Started)?;
-            wait(host, &children, child)
+            drop((says, input, output, error));
+            Ok(match refusal_of(said)? {
+                None => Ok(child),
+                Some(report) => {
+                    let _ = waitpid(child, None);
+                    Err(report)
+                }
+            })
         }
     }
-}
-
-/// Waits for the command's end, reaping what loses its parent meanwhile; returns early
-/// when the host hangs up.
-fn wait(host: &mut UnixStream, children: &SignalFd, command: Pid) -> io::Result<()> {
-    loop {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == command => {
-                    return tell(host, &ended(Some(code), None)?);
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => {
-                    return tell(host, &ended(None, Some(signal as i32))?);
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let mut watched = [
-            PollFd::new(host.as_fd(), PollFlags::POLLIN),
-            PollFd::new(children.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut watched, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // The host says nothing after its request: whatever comes is its hanging up.
-        if watched.first().and_then(PollFd::any).unwrap_or(false) {
-            return Ok(());
-        }
-        while let Ok(Some(_)) = children.read_signal() {}
-    }
-}
-
-fn ended(code: Option<i32>, signal: Option<i32>) -> io::Result<Report> {
-    let used = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let micros = |t: nix::sys::time::TimeVal| (t.tv_sec() * 1_000_000 + t.tv_usec()) as u64;
-    Ok(Report::Ended {
-        code,
-        signal,
-        cpu_us: micros(used.user_time()) + micros(used.system_time()),
-        max_rss_kib: used.max_rss() as u64,
-    })
 }
 
 /// Why the child could not become the command; `None` when it did (the pipe closed at
@@ -163,12 +318,13 @@ fn refusal_of(said: OwnedFd) -> io::Result<Option<Report>> {
 /// The child's side: returns only when it failed.
 fn become_command(
     request: &Request,
-    input: &File,
+    streams: [BorrowedFd<'_>; 3],
+    terminal: bool,
     programs: &[CString],
     argv: &[CString],
     env: &[CString],
 ) -> Refusal {
-    if let Err(refusal) = confine::enter(request, input) {
+    if let Err(refusal) = confine::enter(request, streams, terminal) {
         return refusal;
     }
     let mut last = Errno::ENOENT;
@@ -181,7 +337,6 @@ fn become_command(
     }
     Refusal::Exec(last as i32)
 }
-
 /// Where the program may lie: itself when it names a path, else along the request's `PATH`.
 fn candidates(request: &Request) -> io::Result<Vec<CString>> {
     let Some(name) = request.argv.first().filter(|name| !name.is_empty()) else {
@@ -204,21 +359,6 @@ fn strings<S: Into<Vec<u8>>>(words: impl Iterator<Item = S>) -> io::Result<Vec<C
         .collect()
 }
 
-/// A file in memory that holds `bytes`, at its start.
-fn in_memory(bytes: &[u8]) -> io::Result<File> {
-    let name = c"stdin";
-    // SAFETY: the name is a valid C string; the result is checked before use.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    let mut file = unsafe { File::from_raw_fd(fd) };
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +369,6 @@ mod tests {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: vec![("PATH".into(), path.into())],
             directory: "/".into(),
-            has_stdin: false,
             uid: None,
             limits: Limits::default(),
         }

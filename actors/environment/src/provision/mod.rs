@@ -1,7 +1,7 @@
 //! From a recipe to a prepared directory, once per machine, with the network on.
 //!
 //! `<cache>/environments/<id12>-py<version>-<where>/` holds `repository/` (the source
-//! archive's tree, read-only), `venv/` (the test runner and its dependencies) and
+//! archive's tree, read-only), `tree/` (the same as sandboxes see it), `venv/` (the test runner and its dependencies) and
 //! `manifest.json`. It is built beside its place and renamed into it: it is there whole
 //! or not at all. The log of every step is `….log` beside it.
 //!
@@ -26,7 +26,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Raised when what is in the directory changes: older ones are made again.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// What `manifest.json` says.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -56,6 +56,11 @@ impl Prepared {
     /// The clean repository.
     pub fn repository(&self) -> PathBuf {
         self.directory.join("repository")
+    }
+
+    /// The clean repository as sandboxes see it: only what is under test, writable.
+    pub fn tree(&self) -> PathBuf {
+        self.directory.join("tree")
     }
 
     /// The packages.
@@ -179,6 +184,7 @@ fn build(job: &Job<'_>) -> Result<Digest, Failure> {
         std::fs::set_permissions(repository.join(name), PermissionsExt::from_mode(mode))
             .map_err(io)?;
     }
+    tree::write(&job.half.join("tree"), &files, None).map_err(io)?;
     for scratch in ["download", "stub"] {
         remove(&job.half.join(scratch)).map_err(io)?;
     }
@@ -199,7 +205,8 @@ fn existing(
     let files = tree::scan(&place.join("repository"), diff::is_by_product)
         .ok()?
         .files;
-    if tree::digest_of(&files) != manifest.tree {
+    let seen = tree::digest(&place.join("tree")).ok()?;
+    if tree::digest_of(&files) != manifest.tree || seen != manifest.tree {
         tracing::warn!(place = %place.display(), "was changed by somebody: it is made again");
         return None;
     }

@@ -1,0 +1,86 @@
+//! The writable layer of an overlay: what an agent wrote over the prepared tree, without
+//! a look at the thousands of files that it did not touch.
+//!
+//! A file that was removed is a character device 0:0 here, and a directory that replaced
+//! another is marked opaque (Linux, Documentation/filesystems/overlayfs.rst).
+
+use crate::tree::{self, Odd, Scan, Snapshot};
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+/// What was touched: how it was in the base state, and how it is now.
+///
+/// # Errors
+/// When the layer cannot be read.
+pub fn changes(
+    upper: &Path,
+    base: &Snapshot,
+    skip: impl Fn(&str) -> bool,
+) -> io::Result<(Snapshot, Scan)> {
+    let opaque = opaque_directories(upper, base)?;
+    let mut now = tree::scan(upper, skip)?;
+    // What is in the way of a file or a directory of the base state, or marks its end.
+    let mut over: BTreeSet<String> = opaque;
+    over.extend(now.files.keys().cloned());
+    now.odd.retain(|odd| match odd {
+        Odd::Special(path) => {
+            over.insert(path.clone());
+            !is_whiteout(&upper.join(path))
+        }
+        Odd::Large(path) | Odd::Unreadable(path) => {
+            over.insert(path.clone());
+            true
+        }
+        Odd::Name(_) | Odd::Deep(_) | Odd::Many(_) => true,
+    });
+    let is_touched = |path: &str| {
+        over.contains(path)
+            || path
+                .match_indices('/')
+                .any(|(at, _)| path.get(..at).is_some_and(|parent| over.contains(parent)))
+    };
+    let before = base.iter().filter(|(path, _)| is_touched(path));
+    Ok((before.map(|(path, entry)| (path.clone(), entry.clone())).collect(), now))
+}
+
+fn is_whiteout(path: &Path) -> bool {
+    std::fs::symlink_metadata(path)
+        .is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == 0)
+}
+
+/// Directories of the base state that were removed and made again.
+fn opaque_directories(upper: &Path, base: &Snapshot) -> io::Result<BTreeSet<String>> {
+    let parents: BTreeSet<&str> = base
+        .keys()
+        .flat_map(|path| path.match_indices('/').filter_map(|(at, _)| path.get(..at)))
+        .collect();
+    let mut found = BTreeSet::new();
+    for directory in parents {
+        if is_opaque(&upper.join(directory))? {
+            found.insert(directory.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn is_opaque(directory: &Path) -> io::Result<bool> {
+    let path = CString::new(directory.as_os_str().as_bytes())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    let name = c"trusted.overlay.opaque";
+    let mut value = [0u8; 4];
+    // SAFETY: valid C strings and a buffer with its true size. Links are not followed.
+    let length = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    // No such directory here, no such mark: not opaque.
+    Ok(length == 1 && value.first() == Some(&b'y'))
+}
