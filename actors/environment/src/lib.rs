@@ -13,6 +13,7 @@
 //!   - [`protocol`], [`output`]: words with the helper inside; what is kept of a stream
 //!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command
 //!   - [`private`]: directories, and what dead processes left of theirs
+//! - [`cgroup`]: limits on all of a sandbox together, from a pool of slots
 //! - [`files`]: reading and writing below a tree that may hold hostile links
 //! - [`mod@probe`]: which layers this machine has
 //! - [`actor`]: messages in front of it all
@@ -26,6 +27,7 @@
 pub mod actor;
 pub mod archive;
 pub mod bubblewrap;
+pub mod cgroup;
 pub mod diff;
 pub mod failure;
 pub mod files;
