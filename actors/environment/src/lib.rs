@@ -15,6 +15,7 @@
 //!   - [`private`]: directories, and what dead processes left of theirs
 //! - [`cgroup`]: limits on all of a sandbox together, from a pool of slots
 //! - [`files`]: reading and writing below a tree that may hold hostile links
+//! - [`packages`]: those of the host's interpreters, to be hidden
 //! - [`mod@probe`]: which layers this machine has
 //! - [`actor`]: messages in front of it all
 //! - [`failure`]: codes and words of what can go wrong
@@ -34,6 +35,7 @@ pub mod files;
 pub mod inner;
 pub mod local;
 pub mod output;
+pub mod packages;
 pub mod patch;
 pub mod private;
 pub mod probe;
