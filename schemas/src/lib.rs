@@ -10,6 +10,7 @@
 //! - [`failure`]: a failure of ours, with its code and what to do about it
 //! - [`task`]: what is to be solved, and in which environment
 //! - [`attempt`]: one try of a policy at a task, and the steps it took
+//! - [`usage`]: what a sandbox used, and which limits struck
 //! - [`verdict`]: what the hidden tests said
 //! - [`divergence`]: where a replay and its record part
 //! - [`event`]: what is written on the tape, and its envelope
@@ -35,6 +36,7 @@ pub mod message;
 pub mod task;
 pub mod trajectory;
 mod upcast;
+pub mod usage;
 pub mod verdict;
 
 pub use attempt::{
@@ -48,4 +50,5 @@ pub use failure::{Failure, FailureKind};
 pub use ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, SandboxId, StreamId, TaskId};
 pub use task::{EnvironmentRecipe, PinnedPackage, Split, Task};
 pub use trajectory::Trajectory;
+pub use usage::{ResourceLimit, SandboxUsage};
 pub use verdict::{TestStatus, Verdict, VerdictOutcome};

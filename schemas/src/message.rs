@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::ids::{AttemptId, CheckpointId, Digest, EnvironmentId, SandboxId, StreamId};
 use crate::task::{EnvironmentRecipe, Task};
 use crate::trajectory::Trajectory;
+use crate::usage::{ResourceLimit, SandboxUsage};
 use crate::verdict::{TestReport, Verdict};
 use actix::prelude::*;
 use serde::{Deserialize, Serialize};

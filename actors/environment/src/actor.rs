@@ -2,6 +2,7 @@
 //! touches the disk, the network or a process runs on blocking threads.
 
 use crate::bubblewrap::Host;
+use crate::cgroup::{self, Groups, Pool};
 use crate::local::{LocalSandbox, OpenPlan};
 use crate::private::Owned;
 use crate::protocol::Limits;
@@ -10,7 +11,7 @@ use crate::sandbox::Sandbox;
 use crate::{failure, probe};
 use actix::prelude::*;
 use gametape_schemas::message::*;
-use gametape_schemas::{EnvironmentId, EnvironmentRecipe, Failure, SandboxId};
+use gametape_schemas::{EnvironmentId, EnvironmentRecipe, Failure, SandboxId, SandboxUsage};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +86,7 @@ struct Inner {
 struct Ready {
     host: Arc<Host>,
     directory: Owned,
+    groups: Option<Arc<Pool>>,
 }
 
 /// Serves everything in `gametape_schemas::message` under "environment".
@@ -153,7 +155,15 @@ impl Inner {
                 "removed what dead processes left of their sandboxes"
             );
         }
-        let made = Arc::new(Ready { host, directory });
+        let groups = Groups::detect();
+        groups.sweep();
+        let has_any = groups.keeps_memory() || groups.keeps_processes();
+        let groups = has_any.then(|| Arc::new(groups.pool(&cgroup::owner())));
+        let made = Arc::new(Ready {
+            host,
+            directory,
+            groups,
+        });
         *ready = Some(made.clone());
         Ok(made)
     }
@@ -191,6 +201,7 @@ impl Inner {
             number,
             label: message.label.clone(),
             limits: self.options.limits.clone(),
+            groups: ready.groups.clone(),
             patches: &message.patches,
             hidden: &message.hidden_paths,
         })?;
@@ -199,9 +210,9 @@ impl Inner {
         Ok(id)
     }
 
-    fn close(&self, id: &SandboxId) -> Result<(), Failure> {
+    fn close(&self, id: &SandboxId) -> Result<SandboxUsage, Failure> {
         let sandbox = guard(&self.sandboxes).remove(id);
-        sandbox.map_or(Ok(()), |sandbox| sandbox.close())
+        sandbox.map_or_else(|| Ok(SandboxUsage::default()), |sandbox| sandbox.close())
     }
 }
 
@@ -286,7 +297,7 @@ impl Handler<ApplyPatch> for EnvironmentActor {
 }
 
 impl Handler<CloseSandbox> for EnvironmentActor {
-    type Result = ResponseFuture<Result<(), Failure>>;
+    type Result = ResponseFuture<Result<SandboxUsage, Failure>>;
     fn handle(&mut self, message: CloseSandbox, _: &mut Self::Context) -> Self::Result {
         blocking(&self.inner, move |inner| inner.close(&message.sandbox))
     }

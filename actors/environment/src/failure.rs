@@ -159,6 +159,19 @@ pub fn no_tests(package: &str, why: impl Display) -> Failure {
     )
 }
 
+/// The source archive carries version control's history.
+pub fn history(package: &str, path: &str) -> Failure {
+    Failure::new(
+        FailureKind::Input,
+        "GT-ENV-HISTORY",
+        format!(
+            "the package {package} cannot be a subject: its source archive holds history of \
+             version control (`{path}`), where an agent could find later versions"
+        ),
+    )
+    .with_help("choose another version of the package, or an archive without it")
+}
+
 /// Work on a blocking thread panicked or was cut off.
 pub fn unfinished(error: impl Display) -> Failure {
     Failure::new(

@@ -16,7 +16,9 @@
 //!     travel; what is kept of a stream
 //!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command
 //!   - [`private`]: directories, and what dead processes left of theirs
+//! - [`cgroup`]: limits on all of a sandbox together, from a pool of slots
 //! - [`files`]: reading and writing below a tree that may hold hostile links
+//! - [`packages`]: those of the host's interpreters, to be hidden
 //! - [`mod@probe`]: which layers this machine has
 //! - [`actor`]: messages in front of it all
 //! - [`failure`]: codes and words of what can go wrong
@@ -29,6 +31,7 @@
 pub mod actor;
 pub mod archive;
 pub mod bubblewrap;
+pub mod cgroup;
 pub mod diff;
 pub mod failure;
 pub mod files;
@@ -37,6 +40,7 @@ pub mod inner;
 pub mod inside;
 pub mod local;
 pub mod output;
+pub mod packages;
 pub mod packets;
 pub mod patch;
 pub mod private;

@@ -17,10 +17,8 @@ use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
 use crate::{diff, failure, patch, private};
-use gametape_schemas::Failure;
-use gametape_schemas::message::{
-    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ResourceLimit, SandboxUsage,
-};
+use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
+use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;

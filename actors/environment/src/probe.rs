@@ -1,11 +1,12 @@
 //! Which layers of isolation this machine has: by trying, never by file names.
 
 use crate::bubblewrap::Host;
-use crate::failure;
+use crate::{failure, packages};
 use gametape_schemas::Failure;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// One layer.
@@ -84,7 +85,7 @@ fn bubblewrap() -> (Layer, Option<Host>) {
     match version(&said) {
         Some(found) if found >= OLDEST => (
             layer(name, true, true, format!("{said} ({})", path.display())),
-            Some(Host::read(path, found)),
+            Some(with_packages(Host::read(path, found))),
         ),
         _ => (
             layer(
@@ -96,6 +97,17 @@ fn bubblewrap() -> (Layer, Option<Host>) {
             None,
         ),
     }
+}
+
+/// Hides the packages of every interpreter below `/usr`, also of those that programs
+/// bring along. Looked for once: what is installed later is later's.
+fn with_packages(mut host: Host) -> Host {
+    static FOUND: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| packages::below(Path::new("/usr")));
+    host.packages.extend(found.iter().cloned());
+    host.packages.sort_unstable();
+    host.packages.dedup();
+    host
 }
 
 /// `bubblewrap 0.8.0` → (0, 8).

@@ -1,9 +1,7 @@
 //! What every back end of sandboxes can do.
 
-use gametape_schemas::Failure;
-use gametape_schemas::message::{
-    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, SandboxUsage,
-};
+use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
+use gametape_schemas::{Failure, SandboxUsage};
 
 /// An open sandbox. All calls block; they are made from blocking threads, and calls on
 /// one sandbox take turns. An `Err` is a failure of ours; whatever an agent can cause is

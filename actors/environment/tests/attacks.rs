@@ -56,6 +56,53 @@ except PermissionError:
 print('env', sorted(os.environ))
 "#;
 
+/// Everything that could hold another version of the subject, or packages that the
+/// environment does not name.
+const SEARCH: &str = r#"
+import os, sysconfig
+own = os.path.realpath(os.environ['VIRTUAL_ENV'])
+library = sysconfig.get_path('stdlib')
+# Python's own tests carry some along, and so do installers, of themselves.
+stock = (library + '/test', '/usr/share/python-wheels')
+for place, directories, files in os.walk('/'):
+    if place in ('/proc', '/sys', '/dev'):
+        directories.clear()
+        continue
+    name = os.path.basename(place)
+    if name in ('site-packages', 'dist-packages') and not place.startswith(own) and directories + files:
+        print('packages', place, sorted(directories + files)[:3])
+    if name in ('.git', '.hg', '.svn', 'alternates') or {'HEAD', 'objects', 'refs'} <= {*directories, *files}:
+        print('history', place)
+    if '/.cache/' in place + '/' or place.endswith(('/pip/http', '/pip/http-v2', '/pip/wheels')):
+        print('cache', place)
+    for file in files:
+        if file.endswith(('.whl', '.egg')) and not place.startswith(stock) and not place.endswith('/ensurepip/_bundled'):
+            print('package', place, file)
+        if 'toolz' in file and file.endswith(('.tar.gz', '.zip', '.pth', '.egg-link')):
+            print('archive', place, file)
+import toolz
+print('searched', toolz.__file__)
+"#;
+
+#[actix::test]
+async fn no_other_version_and_no_package_of_the_host_can_be_found() {
+    let test = "no_other_version_and_no_package_of_the_host_can_be_found";
+    let Some((room, env)) = room(test).await else {
+        return;
+    };
+    let at = open(&room, &env).await;
+    let found = limited(&room, &at, &["python", "-c", SEARCH], 120_000).await;
+    assert_eq!(
+        (found.exit_code, found.stdout.trim()),
+        (Some(0), "searched /testbed/toolz/__init__.py"),
+        "{found:?}"
+    );
+    room.send(CloseSandbox { sandbox: at })
+        .await
+        .unwrap()
+        .unwrap();
+}
+
 #[actix::test]
 async fn calls_that_lead_out_are_denied() {
     let Some((room, env)) = room("calls_that_lead_out_are_denied").await else {

@@ -77,6 +77,7 @@ fn download(job: &Job<'_>) -> Result<PathBuf, Failure> {
     let stubbed = words(&["--no-build-isolation", "--use-pep517"]);
     let done = venv::step(job, &stubbed, Some(&stub)).or_else(|first| {
         // An archive without `PKG-INFO`, or a pip that works otherwise: its own way.
+        let first = Failure::from(first);
         tracing::debug!(%first, "the stub did not do");
         venv::step(job, &words(&[]), None)
     });

@@ -1,29 +1,41 @@
 //! From a recipe to a prepared directory, once per machine, with the network on.
 //!
 //! `<cache>/environments/<id12>-py<version>-<where>/` holds `repository/` (the source
-//! archive's tree, read-only), `tree/` (the same as sandboxes see it), `venv/` (the test runner and its dependencies) and
-//! `manifest.json`. It is built beside its place and renamed into it: it is there whole
-//! or not at all. The log of every step is `….log` beside it.
+//! archive's tree, read-only), `tree/` (the same as sandboxes see it), `venv/` (the test
+//! runner and its dependencies) and `manifest.json`. It is built beside its place and renamed into it: it is there whole
+//! or not at all. Beside it are the log of every step, `….log`, the time of its last use,
+//! `….used`, and of a recipe that cannot be installed the failure, `….failed`.
 //!
 //! - [`python`]: which interpreter, and where its parts are
 //! - [`fetch`]: the source archive, by hash, through pip, without running its build
 //! - [`venv`]: packages beside it, made fit for another path
+//! - [`history`]: what a repository may not carry
+//! - `refused`: recipes that cannot be installed are not tried over and over
+//! - [`mod@collect`]: a budget of disk, and who uses what
 
+pub mod collect;
 pub mod fetch;
+pub mod history;
 pub mod python;
+mod refused;
 pub mod venv;
+
+pub use collect::{Collected, collect};
 
 use crate::private::lock;
 use crate::tree::{self, Snapshot};
 use crate::{archive, diff, failure};
+use collect::Lease;
 use gametape_schemas::message::Provisioned;
 use gametape_schemas::{Digest, EnvironmentRecipe, Failure};
 use nix::fcntl::FlockArg;
 use python::Interpreter;
+use refused::Refused;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Raised when what is in the directory changes: older ones are made again.
 const LAYOUT: u32 = 3;
@@ -50,6 +62,8 @@ pub struct Prepared {
     pub manifest: Manifest,
     /// The clean repository, read once.
     pub files: Snapshot,
+    /// Nobody collects it while this lives.
+    _lease: Option<Arc<Lease>>,
 }
 
 impl Prepared {
@@ -103,29 +117,38 @@ impl Job<'_> {
     }
 }
 
-/// Finds or makes the environment of a recipe. Blocks: the network, pip, the disk.
-/// True when it was there already.
+/// Finds or makes the environment of a recipe, and marks it as used now. Blocks: the
+/// network, pip, the disk. True when it was there already.
 ///
 /// # Errors
-/// `GT-ENV-*`, with the end of the log.
+/// `GT-ENV-*`, with the end of the log. A recipe that cannot be installed fails at once
+/// the next time; the failure says how to try again.
 pub fn provision(cache: &Path, recipe: &EnvironmentRecipe) -> Result<(Prepared, bool), Failure> {
     let interpreter = python::interpreter()?;
     let environments = cache.join("environments");
     let io = |e: std::io::Error| failure::disk(&environments, &e);
     let name = name(recipe, &interpreter);
     let place = environments.join(&name);
-    if let Some(prepared) = existing(&place, recipe, &interpreter) {
+    // Not there yet, or not to be written: then it cannot be collected, either.
+    let made = std::fs::create_dir_all(&environments);
+    let lease = Lease::take(&environments, &name).map(Arc::new);
+    let existing = || existing(&place, recipe, &interpreter, lease.as_ref());
+    if let Some(prepared) = existing() {
         return Ok((prepared, true));
     }
-    std::fs::create_dir_all(&environments).map_err(io)?;
+    made.map_err(io)?;
     // Two processes at once: the second waits and then finds it made.
     let _lock = lock(
         &environments.join(format!("{name}.lock")),
         FlockArg::LockExclusive,
     )
     .map_err(io)?;
-    if let Some(prepared) = existing(&place, recipe, &interpreter) {
+    if let Some(prepared) = existing() {
         return Ok((prepared, true));
+    }
+    let refused = environments.join(format!("{name}.failed"));
+    if let Some(failure) = refused::find(&refused, recipe, &interpreter) {
+        return Err(failure);
     }
     // Whoever left one of these is dead: we hold the lock.
     let half = environments.join(format!("{name}.half"));
@@ -140,7 +163,18 @@ pub fn provision(cache: &Path, recipe: &EnvironmentRecipe) -> Result<(Prepared, 
         half,
         log,
     };
-    let tree = build(&job)?;
+    let tree = match build(&job) {
+        Ok(tree) => tree,
+        Err(Refused { failure, lasting }) => {
+            // What cannot be removed now is so at the next try.
+            let _ = remove(&job.half);
+            return Err(if lasting {
+                refused::keep(&refused, recipe, &interpreter, failure)
+            } else {
+                failure
+            });
+        }
+    };
     let manifest = Manifest {
         layout: LAYOUT,
         recipe: recipe.clone(),
@@ -155,7 +189,7 @@ pub fn provision(cache: &Path, recipe: &EnvironmentRecipe) -> Result<(Prepared, 
     File::open(&environments)
         .and_then(|f| f.sync_all())
         .map_err(io)?;
-    existing(&place, recipe, &interpreter)
+    existing()
         .map(|prepared| (prepared, false))
         .ok_or_else(|| job.failure("it does not read back"))
 }
@@ -168,13 +202,17 @@ fn name(recipe: &EnvironmentRecipe, interpreter: &Interpreter) -> String {
     format!("{id}-py{}-{place}", interpreter.version)
 }
 
-fn build(job: &Job<'_>) -> Result<Digest, Failure> {
+fn build(job: &Job<'_>) -> Result<Digest, Refused> {
     let io = |e: std::io::Error| failure::disk(&job.half, &e);
     let archive = fetch::fetch(job)?;
     let repository = job.half.join("repository");
-    archive::unpack(&archive, &repository)
-        .map_err(|e| job.failure(format!("its source archive cannot be unpacked: {e}")))?;
+    archive::unpack(&archive, &repository).map_err(|e| Refused {
+        // The archive is the one that the recipe names: it stays what it is.
+        lasting: e.kind() == std::io::ErrorKind::InvalidData,
+        failure: job.failure(format!("its source archive cannot be unpacked: {e}")),
+    })?;
     check_parts(job, &repository)?;
+    check_history(job, &repository)?;
     venv::make(job, &repository)?;
     let files = tree::scan(&repository, diff::is_by_product)
         .map_err(io)?
@@ -185,7 +223,7 @@ fn build(job: &Job<'_>) -> Result<Digest, Failure> {
             .map_err(io)?;
     }
     tree::write(&job.half.join("tree"), &files, None).map_err(io)?;
-    for scratch in ["download", "stub"] {
+    for scratch in ["download", "stub", "wheels"] {
         remove(&job.half.join(scratch)).map_err(io)?;
     }
     Ok(tree::digest_of(&files))
@@ -196,17 +234,20 @@ fn existing(
     place: &Path,
     recipe: &EnvironmentRecipe,
     interpreter: &Interpreter,
+    lease: Option<&Arc<Lease>>,
 ) -> Option<Prepared> {
     let text = std::fs::read(place.join("manifest.json")).ok()?;
     let manifest: Manifest = serde_json::from_slice(&text).ok()?;
     if (manifest.layout, &manifest.recipe, &manifest.interpreter) != (LAYOUT, recipe, interpreter) {
         return None;
     }
-    let files = tree::scan(&place.join("repository"), diff::is_by_product)
-        .ok()?
-        .files;
+    let repository = place.join("repository");
+    let files = tree::scan(&repository, diff::is_by_product).ok()?.files;
+    // The digest leaves `.git` out, so that is looked for by itself.
+    let history = history::named(&repository).ok()?;
     let seen = tree::digest(&place.join("tree")).ok()?;
-    if tree::digest_of(&files) != manifest.tree || seen != manifest.tree {
+    let is_whole = tree::digest_of(&files) == manifest.tree && seen == manifest.tree;
+    if !is_whole || history.is_some() {
         tracing::warn!(place = %place.display(), "was changed by somebody: it is made again");
         return None;
     }
@@ -215,6 +256,7 @@ fn existing(
         directory,
         manifest,
         files,
+        _lease: lease.cloned(),
     })
 }
 
@@ -238,4 +280,15 @@ fn check_parts(job: &Job<'_>, repository: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The repository is its files and nothing that came before or after them.
+fn check_history(job: &Job<'_>, repository: &Path) -> Result<(), Failure> {
+    let io = |e: std::io::Error| failure::disk(repository, &e);
+    let files = tree::scan(repository, |_| false).map_err(io)?.files;
+    let packed = history::packed(&files).map(str::to_owned);
+    match history::named(repository).map_err(io)?.or(packed) {
+        Some(path) => Err(failure::history(&job.package(), &path)),
+        None => Ok(()),
+    }
 }

@@ -2,6 +2,7 @@
 //! are at `/venv`.
 
 use super::Job;
+use super::refused::{Refused, is_the_machines_fault, is_the_pins_fault};
 use crate::bubblewrap::VENV;
 use crate::failure;
 use gametape_schemas::Failure;
@@ -15,7 +16,10 @@ const TAIL: usize = 12;
 
 /// Makes `venv/` with the recipe's requirements, and metadata of the subject, which is
 /// itself not installed: it is imported from the repository.
-pub(super) fn make(job: &Job<'_>, repository: &Path) -> Result<(), Failure> {
+///
+/// Downloading and installing are two steps: what fails without the network is the
+/// recipe's doing, and is not tried again.
+pub(super) fn make(job: &Job<'_>, repository: &Path) -> Result<(), Refused> {
     let io = |e: io::Error| failure::disk(&job.half, &e);
     let venv = job.half.join("venv");
     let text = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
@@ -28,26 +32,30 @@ pub(super) fn make(job: &Job<'_>, repository: &Path) -> Result<(), Failure> {
     std::fs::write(&pins, job.recipe.requirements.join("\n") + "\n").map_err(io)?;
     if !job.recipe.requirements.is_empty() {
         let python = venv.join("bin/python");
-        step(
+        let wheels = job.half.join("wheels");
+        let pip = |more: &[&str]| {
+            let mut words = text(&["-m", "pip", "--python", &python.to_string_lossy()]);
+            words.extend(text(more));
+            words.extend(text(&["--no-deps", "--only-binary", ":all:"]));
+            words.extend(text(&["--require-hashes", "-r", &pins.to_string_lossy()]));
+            words
+        };
+        let fetched = step(
             job,
-            &text(&[
-                "-m",
-                "pip",
-                "--python",
-                &python.to_string_lossy(),
-                "install",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-                "--require-hashes",
-                "-r",
-                &pins.to_string_lossy(),
-            ]),
+            &pip(&["download", "-d", &wheels.to_string_lossy()]),
             None,
-        )?;
+        );
+        fetched.map_err(|stumble| stumble.lasting(is_the_pins_fault))?;
+        let place = wheels.to_string_lossy();
+        let installed = step(
+            job,
+            &pip(&["install", "--no-index", "--find-links", &place]),
+            None,
+        );
+        installed.map_err(|stumble| stumble.lasting(|said| !is_the_machines_fault(said)))?;
     }
     relocate(&venv).map_err(io)?;
-    describe(job, &venv, repository).map_err(io)
+    Ok(describe(job, &venv, repository).map_err(io)?)
 }
 
 /// Takes the building place out of scripts and of `pyvenv.cfg`.
@@ -123,9 +131,49 @@ fn site_packages(venv: &Path) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// A step that failed.
+#[derive(Debug)]
+pub(super) struct Stumble {
+    failure: Failure,
+    /// What it said, when it ended by itself: a signal says nothing about a recipe.
+    said: Option<String>,
+}
+
+impl Stumble {
+    /// Whether it would come again is decided by what was said.
+    fn lasting(self, would: impl FnOnce(&str) -> bool) -> Refused {
+        Refused {
+            lasting: self.said.as_deref().is_some_and(would),
+            failure: self.failure,
+        }
+    }
+}
+
+impl From<Failure> for Stumble {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            said: None,
+        }
+    }
+}
+
+impl From<Stumble> for Failure {
+    fn from(stumble: Stumble) -> Self {
+        stumble.failure
+    }
+}
+
+impl From<Stumble> for Refused {
+    fn from(stumble: Stumble) -> Self {
+        stumble.failure.into()
+    }
+}
+
 /// Runs a step of Python or pip, its output into the log; `path` becomes `PYTHONPATH`.
-pub(super) fn step(job: &Job<'_>, args: &[String], path: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn step(job: &Job<'_>, args: &[String], path: Option<&Path>) -> Result<(), Stumble> {
     let io = |e: io::Error| failure::disk(&job.log, &e);
+    let before = std::fs::metadata(&job.log).map_or(0, |meta| meta.len());
     let mut log = OpenOptions::new().append(true).open(&job.log).map_err(io)?;
     writeln!(log, "$ python {}", args.join(" ")).map_err(io)?;
     // pip must be able to see the environment that called us; venv must not.
@@ -162,12 +210,18 @@ pub(super) fn step(job: &Job<'_>, args: &[String], path: Option<&Path>) -> Resul
         return Ok(());
     }
     let log = std::fs::read(&job.log).map_err(io)?;
-    Err(job.failure(format!(
+    let said = log.get(usize::try_from(before).unwrap_or(0)..);
+    let said = String::from_utf8_lossy(said.unwrap_or_default()).into_owned();
+    let failure = job.failure(format!(
         "`python {}` failed ({status}); the last lines of {}:\n{}",
         args.join(" "),
         job.log.display(),
-        tail(&String::from_utf8_lossy(&log))
-    )))
+        tail(&said)
+    ));
+    Err(Stumble {
+        failure,
+        said: status.code().map(|_| said),
+    })
 }
 
 fn tail(log: &str) -> String {
