@@ -65,6 +65,7 @@ fn main() {
             number: number as u64,
             label: "measure".into(),
             limits: Limits::default(),
+            groups: None,
             patches: &[],
             hidden: &[],
         })

@@ -21,10 +21,9 @@ pub fn changes(
     base: &Snapshot,
     skip: impl Fn(&str) -> bool,
 ) -> io::Result<(Snapshot, Scan)> {
-    let opaque = opaque_directories(upper, base)?;
     let mut now = tree::scan(upper, skip)?;
     // What is in the way of a file or a directory of the base state, or marks its end.
-    let mut over: BTreeSet<String> = opaque;
+    let mut over = replacing_directories(upper, base);
     over.extend(now.files.keys().cloned());
     now.odd.retain(|odd| match odd {
         Odd::Special(path) => {
@@ -52,24 +51,25 @@ fn is_whiteout(path: &Path) -> bool {
         .is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == 0)
 }
 
-/// Directories of the base state that were removed and made again.
-fn opaque_directories(upper: &Path, base: &Snapshot) -> io::Result<BTreeSet<String>> {
-    let parents: BTreeSet<&str> = base
-        .keys()
-        .flat_map(|path| path.match_indices('/').filter_map(|(at, _)| path.get(..at)))
-        .collect();
-    let mut found = BTreeSet::new();
-    for directory in parents {
-        if is_opaque(&upper.join(directory))? {
-            found.insert(directory.to_owned());
-        }
-    }
-    Ok(found)
+/// Directories that stand where the base state has a file, or replaced a directory of it.
+/// (What is too deep to be reached was not in the base state.)
+fn replacing_directories(upper: &Path, base: &Snapshot) -> BTreeSet<String> {
+    let found = walkdir::WalkDir::new(upper).min_depth(1).into_iter();
+    let directories = found
+        .flatten()
+        .filter(|entry| entry.file_type().is_dir());
+    directories
+        .filter_map(|entry| {
+            let path = entry.path().strip_prefix(upper).ok()?.to_str()?.to_owned();
+            (base.contains_key(&path) || is_opaque(entry.path())).then_some(path)
+        })
+        .collect()
 }
 
-fn is_opaque(directory: &Path) -> io::Result<bool> {
-    let path = CString::new(directory.as_os_str().as_bytes())
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+fn is_opaque(directory: &Path) -> bool {
+    let Ok(path) = CString::new(directory.as_os_str().as_bytes()) else {
+        return false;
+    };
     let name = c"trusted.overlay.opaque";
     let mut value = [0u8; 4];
     // SAFETY: valid C strings and a buffer with its true size. Links are not followed.
@@ -82,5 +82,5 @@ fn is_opaque(directory: &Path) -> io::Result<bool> {
         )
     };
     // No such directory here, no such mark: not opaque.
-    Ok(length == 1 && value.first() == Some(&b'y'))
+    length == 1 && value.first() == Some(&b'y')
 }

@@ -57,7 +57,15 @@ impl Precision {
     /// The faster format on this machine: bf16 where the processor has matrix tiles for it
     /// (AMX), else full. AVX512-BF16 alone is not enough: oneDNN's products were measured
     /// at 0.73 of f32's speed with it (docs/decisions/0004-number-formats.md).
+    ///
+    /// `GAMETAPE_PRECISION` (`f32` or `bf16`) decides instead where it is set: some virtual
+    /// machines list tiles that stop working in the middle of a program (SIGILL).
     pub fn detect() -> Self {
+        match std::env::var("GAMETAPE_PRECISION").as_deref() {
+            Ok("f32") => return Self::Full,
+            Ok("bf16") => return Self::Bf16,
+            _ => {}
+        }
         match std::fs::read_to_string("/proc/cpuinfo") {
             Ok(text) if has_flag(&text, "amx_bf16") => Self::Bf16,
             _ => Self::Full,
