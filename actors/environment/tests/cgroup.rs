@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use gametape_environment::cgroup::{GroupLimits, Groups, Limit, Pool, Slot, owner};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -187,6 +188,86 @@ fn a_slot_is_used_again_and_counts_from_nothing() {
     drop(slot);
     drop(pool);
     assert!(first.iter().all(|path| !path.exists()), "{first:?}");
+}
+
+#[test]
+fn a_quota_of_processor_time_throttles() {
+    let Some(groups) = groups("a_quota_of_processor_time_throttles") else {
+        return;
+    };
+    if !groups.keeps_cpu() {
+        eprintln!("SKIPPED: a_quota_of_processor_time_throttles: no controller of processors");
+        return;
+    }
+    let limits = GroupLimits {
+        cpu_milli: Some(100),
+        ..limits(64, 8)
+    };
+    let slot = groups.pool(&owner()).take(&limits).unwrap();
+    let spin = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
+    assert!(end_of(shell(&slot, spin)).success());
+    let told: Vec<String> = slot
+        .paths()
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path.join("cpu.stat")).ok())
+        .collect();
+    let throttled = told
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.strip_prefix("nr_throttled "))
+        .any(|count| count != "0");
+    assert!(throttled, "{told:?}");
+}
+
+#[test]
+fn slots_taken_at_once_are_different_and_all_come_back() {
+    let Some(pool) = pool("slots_taken_at_once_are_different_and_all_come_back") else {
+        return;
+    };
+    let together = std::sync::Barrier::new(6);
+    let taken = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..6)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut seen = Vec::new();
+                    for _ in 0..20 {
+                        let slot = pool.take(&limits(64, 8)).unwrap();
+                        assert!(end_of(shell(&slot, "exit 0")).success());
+                        assert_eq!(slot.usage().struck(), None);
+                        seen.push(slot.paths()[0].to_owned());
+                    }
+                    // At this moment each has one.
+                    let slot = pool.take(&limits(64, 8)).unwrap();
+                    together.wait();
+                    seen.push(slot.paths()[0].to_owned());
+                    together.wait();
+                    seen
+                })
+            })
+            .collect();
+        let seen = workers.into_iter().map(|worker| worker.join().unwrap());
+        seen.collect::<Vec<_>>()
+    });
+    let last: BTreeSet<_> = taken.iter().map(|seen| seen.last().unwrap()).collect();
+    assert_eq!((last.len(), pool.idle()), (6, 6));
+    let all: BTreeSet<_> = taken.iter().flatten().collect();
+    assert_eq!(all.len(), 6, "no more were made than were needed at once");
+}
+
+#[test]
+fn a_slot_that_somebody_removed_is_replaced() {
+    let Some(pool) = pool("a_slot_that_somebody_removed_is_replaced") else {
+        return;
+    };
+    let slot = pool.take(&limits(64, 8)).unwrap();
+    let paths: Vec<PathBuf> = slot.paths().into_iter().map(Into::into).collect();
+    drop(slot);
+    for path in &paths {
+        std::fs::remove_dir(path).unwrap();
+    }
+    let slot = pool.take(&limits(32, 8)).unwrap();
+    assert_ne!(slot.paths(), paths);
+    assert!(end_of(shell(&slot, "exit 0")).success());
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl Groups {
                 Err(why) => refused.push(why),
             }
         }
-        if left != Duties::default() {
+        if left != Duties::default() && !parts.is_empty() {
             refused.push(format!("missing: {}", left.words()));
         }
         Self {

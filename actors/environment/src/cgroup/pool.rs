@@ -59,10 +59,16 @@ impl Pool {
     /// The kernel's.
     pub fn take(&self, limits: &GroupLimits) -> io::Result<Slot> {
         let idle = self.home.idle().pop();
-        let members = match idle {
-            Some(members) => members,
-            None => self.home.make()?,
-        };
+        match idle.map(|members| self.ready(members, limits)) {
+            // Somebody removed its directories: others are made.
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Some(done) => return done,
+            None => {}
+        }
+        self.ready(self.home.make()?, limits)
+    }
+
+    fn ready(&self, members: Vec<Member>, limits: &GroupLimits) -> io::Result<Slot> {
         let mut slot = Slot {
             home: Arc::clone(&self.home),
             members,
