@@ -207,19 +207,21 @@ fn a_quota_of_processor_time_throttles() {
         ..limits(64, 8)
     };
     let slot = groups.pool(&owner()).take(&limits).unwrap();
-    let spin = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
-    assert!(end_of(shell(&slot, spin)).success());
-    let told: Vec<String> = slot
-        .paths()
-        .iter()
-        .filter_map(|path| std::fs::read_to_string(path.join("cpu.stat")).ok())
-        .collect();
-    let throttled = told
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter_map(|line| line.strip_prefix("nr_throttled "))
-        .any(|count| count != "0");
-    assert!(throttled, "{told:?}");
+    let mut busy = shell(&slot, "while :; do :; done");
+    let throttled = || {
+        let told = slot.paths().into_iter();
+        told.filter_map(|path| std::fs::read_to_string(path.join("cpu.stat")).ok())
+            .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|line| line.strip_prefix("nr_throttled ").map(str::to_owned))
+            .any(|count| count != "0")
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !throttled() {
+        assert!(Instant::now() < deadline, "it ran unthrottled for 30 s");
+        std::thread::yield_now();
+    }
+    drop(slot);
+    assert!(!busy.wait().unwrap().success());
 }
 
 #[test]
