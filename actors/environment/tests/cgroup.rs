@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use gametape_environment::cgroup::{GroupLimits, Groups, Limit, Pool, Slot, owner};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -180,13 +181,98 @@ fn a_slot_is_used_again_and_counts_from_nothing() {
     end_of(shell(&slot, "true"));
     let used = slot.usage();
     assert_eq!(used.struck(), None, "{used:?}");
+    // v1 can always set the peak back, v2 since Linux 6.12.
+    let v1 = |path: &&Path| path.join("memory.max_usage_in_bytes").exists();
+    let is_v1 = slot.paths().iter().any(v1);
     assert!(
-        used.peak_memory_bytes.is_none_or(|n| n < 16 << 20),
+        used.peak_memory_bytes.map_or(!is_v1, |n| n < 16 << 20),
         "{used:?}"
     );
     drop(slot);
     drop(pool);
     assert!(first.iter().all(|path| !path.exists()), "{first:?}");
+}
+
+#[test]
+fn a_quota_of_processor_time_throttles() {
+    let Some(groups) = groups("a_quota_of_processor_time_throttles") else {
+        return;
+    };
+    if !groups.keeps_cpu() {
+        eprintln!("SKIPPED: a_quota_of_processor_time_throttles: no controller of processors");
+        return;
+    }
+    let limits = GroupLimits {
+        cpu_milli: Some(100),
+        ..limits(64, 8)
+    };
+    let slot = groups.pool(&owner()).take(&limits).unwrap();
+    let mut busy = shell(&slot, "while :; do :; done");
+    let throttled = || {
+        let told = slot.paths().into_iter();
+        told.filter_map(|path| std::fs::read_to_string(path.join("cpu.stat")).ok())
+            .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|line| line.strip_prefix("nr_throttled ").map(str::to_owned))
+            .any(|count| count != "0")
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !throttled() {
+        assert!(Instant::now() < deadline, "it ran unthrottled for 30 s");
+        std::thread::yield_now();
+    }
+    drop(slot);
+    assert!(!busy.wait().unwrap().success());
+}
+
+#[test]
+fn slots_taken_at_once_are_different_and_all_come_back() {
+    let Some(pool) = pool("slots_taken_at_once_are_different_and_all_come_back") else {
+        return;
+    };
+    let together = std::sync::Barrier::new(6);
+    let taken = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..6)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut seen = Vec::new();
+                    for _ in 0..20 {
+                        let slot = pool.take(&limits(64, 8)).unwrap();
+                        assert!(end_of(shell(&slot, "exit 0")).success());
+                        assert_eq!(slot.usage().struck(), None);
+                        seen.push(slot.paths()[0].to_owned());
+                    }
+                    // At this moment each has one.
+                    let slot = pool.take(&limits(64, 8)).unwrap();
+                    together.wait();
+                    seen.push(slot.paths()[0].to_owned());
+                    together.wait();
+                    seen
+                })
+            })
+            .collect();
+        let seen = workers.into_iter().map(|worker| worker.join().unwrap());
+        seen.collect::<Vec<_>>()
+    });
+    let last: BTreeSet<_> = taken.iter().map(|seen| seen.last().unwrap()).collect();
+    assert_eq!((last.len(), pool.idle()), (6, 6));
+    let all: BTreeSet<_> = taken.iter().flatten().collect();
+    assert_eq!(all.len(), 6, "no more were made than were needed at once");
+}
+
+#[test]
+fn a_slot_that_somebody_removed_is_replaced() {
+    let Some(pool) = pool("a_slot_that_somebody_removed_is_replaced") else {
+        return;
+    };
+    let slot = pool.take(&limits(64, 8)).unwrap();
+    let paths: Vec<PathBuf> = slot.paths().into_iter().map(Into::into).collect();
+    drop(slot);
+    for path in &paths {
+        std::fs::remove_dir(path).unwrap();
+    }
+    let slot = pool.take(&limits(32, 8)).unwrap();
+    assert_ne!(slot.paths(), paths);
+    assert!(end_of(shell(&slot, "exit 0")).success());
 }
 
 #[test]

@@ -140,7 +140,8 @@ impl Part {
         }
     }
 
-    fn reset(&self, group: &mut Group) {
+    /// Sets the peak of memory back to what lies there; true when that can be done.
+    fn reset(&self, group: &mut Group) -> bool {
         match self.version {
             Version::V1 => v1::reset(group, self.duties),
             Version::V2 => v2::reset(group, self.duties),
@@ -190,7 +191,7 @@ impl Groups {
                 Err(why) => refused.push(why),
             }
         }
-        if left != Duties::default() {
+        if left != Duties::default() && !parts.is_empty() {
             refused.push(format!("missing: {}", left.words()));
         }
         Self {

@@ -59,10 +59,16 @@ impl Pool {
     /// The kernel's.
     pub fn take(&self, limits: &GroupLimits) -> io::Result<Slot> {
         let idle = self.home.idle().pop();
-        let members = match idle {
-            Some(members) => members,
-            None => self.home.make()?,
-        };
+        match idle.map(|members| self.ready(members, limits)) {
+            // Somebody removed its directories: others are made.
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Some(done) => return done,
+            None => {}
+        }
+        self.ready(self.home.make()?, limits)
+    }
+
+    fn ready(&self, members: Vec<Member>, limits: &GroupLimits) -> io::Result<Slot> {
         let mut slot = Slot {
             home: Arc::clone(&self.home),
             members,
@@ -76,7 +82,20 @@ impl Pool {
                 member.written = Some(*limits);
             }
         }
-        slot.base = slot.counters();
+        let counters = slot.members.iter_mut().map(|member| {
+            // Only now: pages are still given back a while after a slot is empty.
+            let set_back = member.part.reset(&mut member.group);
+            let now = member.part.read(&member.group);
+            Counters {
+                memory_now: if set_back {
+                    now.memory_peak
+                } else {
+                    now.memory_now
+                },
+                ..now
+            }
+        });
+        slot.base = counters.fold(Counters::default(), Counters::and);
         Ok(slot)
     }
 
@@ -258,7 +277,7 @@ fn empty(members: &[Member]) -> io::Result<bool> {
     kill::empty(&groups)
 }
 
-/// Empties a slot and sets its counters back. `None` when a name got lost, and the rest
+/// Empties a slot for its next user. `None` when a name got lost, and the rest
 /// is removed.
 fn cleaned(mut members: Vec<Member>) -> io::Result<Option<Vec<Member>>> {
     let limits_changed = empty(&members)?;
@@ -280,7 +299,6 @@ fn cleaned(mut members: Vec<Member>) -> io::Result<Option<Vec<Member>>> {
         if let Some(bytes) = lying.filter(|bytes| *bytes > RESIDUE) {
             member.part.reclaim(&member.group, bytes);
         }
-        member.part.reset(&mut member.group);
         whole.push(member);
     }
     Ok(Some(whole))

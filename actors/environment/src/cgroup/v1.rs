@@ -93,10 +93,7 @@ pub(super) fn reclaim(group: &Group) {
     let _ = group.write("memory.force_empty", "0");
 }
 
-/// Peaks begin at what there is now, where this kernel can do that.
-pub(super) fn reset(group: &Group, duties: Duties) {
-    if duties.memory {
-        // Without it the peak is told only where it grows.
-        let _ = group.write("memory.max_usage_in_bytes", "0");
-    }
+/// The peak begins at what there is now.
+pub(super) fn reset(group: &Group, duties: Duties) -> bool {
+    duties.memory && group.write("memory.max_usage_in_bytes", "0").is_ok()
 }

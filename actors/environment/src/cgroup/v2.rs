@@ -119,18 +119,20 @@ pub(super) fn reclaim(group: &Group, bytes: u64) {
     let _ = group.write("memory.reclaim", &bytes.to_string());
 }
 
-/// Peaks begin at what there is now, where this kernel can do that (6.12).
-pub(super) fn reset(group: &mut Group, duties: Duties) {
+/// The peak begins at what there is now, where this kernel can do that (6.12). Older
+/// ones tell it only where it grows.
+pub(super) fn reset(group: &mut Group, duties: Duties) -> bool {
     if !duties.memory {
-        return;
+        return false;
     }
     if group.peak.is_none() {
         let path = group.path().join("memory.peak");
         group.peak = OpenOptions::new().read(true).write(true).open(path).ok();
     }
     let done = group.peak.as_mut().map(|file| file.write_all(b"reset"));
-    if !matches!(done, Some(Ok(()))) {
-        // An older kernel: the peak is told only where it grows.
+    let done = matches!(done, Some(Ok(())));
+    if !done {
         group.peak = None;
     }
+    done
 }
