@@ -217,6 +217,13 @@ impl LocalSandbox {
         self.with(|standing| Ok(self.look(standing).map_err(|e| failure::files(&e))?.1.odd))
     }
 
+    /// Whether its repository is an overlay over the prepared tree (else a copy of it).
+    pub fn has_overlay(&self) -> bool {
+        let standing = guard(&self.standing);
+        let ground = standing.as_ref().map(|standing| &standing.ground);
+        ground.is_some_and(|ground| ground.layers() == Layers::Overlay)
+    }
+
     /// Works on the open sandbox, alone.
     fn with<T>(
         &self,

@@ -67,6 +67,17 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// An environment in a directory that holds `tree/` and `venv/` already, made by other
+    /// means (benchmarks, trees of a user's own). Nobody collects it.
+    pub fn by_hand(directory: PathBuf, manifest: Manifest, files: Snapshot) -> Self {
+        Self {
+            directory,
+            manifest,
+            files,
+            _lease: None,
+        }
+    }
+
     /// The clean repository.
     pub fn repository(&self) -> PathBuf {
         self.directory.join("repository")
