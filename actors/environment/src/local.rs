@@ -82,6 +82,8 @@ struct Standing {
     ground: Ground,
     /// Emptied and given back when it is dropped.
     slot: Option<Slot>,
+    /// What it had used when the last command ended.
+    group: GroupUsage,
     /// Its mounts go with it.
     _warden: Warden,
     _seat: Seat,
@@ -202,6 +204,7 @@ impl LocalSandbox {
                 root,
                 ground,
                 slot,
+                group: GroupUsage::default(),
                 _warden: warden,
                 _seat: seat,
             })),
@@ -349,13 +352,13 @@ impl Sandbox for LocalSandbox {
         let Some(standing) = &mut *turn else {
             return Err(failure::gone(&request.sandbox));
         };
-        let before = standing.slot.as_ref().map(Slot::usage).unwrap_or_default();
         let ended = standing
             .inside
             .run(&inner, request.stdin.as_deref(), bounds)
             .map_err(failure::exec)?;
         let group = standing.slot.as_ref().map(Slot::usage).unwrap_or_default();
-        let limit = struck(&ended, &group, &before, standing.ground.is_full());
+        let limit = struck(&ended, &group, &standing.group, standing.ground.is_full());
+        standing.group = group;
         let mut used = guard(&self.used);
         take_note(&mut used, &ended, limit);
         drop(used);

@@ -1,8 +1,8 @@
 //! The helper inside a sandbox, a program of its own (`gametape-sandbox`): process 1 of
 //! its pid namespace.
 //!
-//! It waits for orders. For each it forks, and the child gives up every privilege, sets
-//! the limits, closes the doors and becomes the command. The parent stays behind to tell
+//! It closes the doors and waits for orders. For each it forks, and the child gives up
+//! every privilege, sets the limits and becomes the command. The parent stays behind to tell
 //! an exit code from a signal and a command that failed from a sandbox that never came
 //! up, and to kill what a command leaves running. When the host hangs up it ends, and
 //! the kernel kills everything inside.
@@ -11,8 +11,9 @@
 //! - `filter`: what seccomp denies
 //! - `family`: whom to kill and whom to spare
 //!
-//! Order matters: uid first (root defeats resource limits and file modes), then rlimits,
-//! then Landlock (the mounts are made already), then seccomp, then exec.
+//! Landlock and seccomp close around the helper itself before it takes orders (the mounts
+//! are made already): whatever it starts is born behind them. Of each command then uid
+//! first (root defeats resource limits and file modes), then rlimits, then exec.
 
 pub mod confine;
 mod family;
@@ -92,6 +93,7 @@ impl Helper {
             &host,
             nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
         )?;
+        confine::close_doors().map_err(|refusal| io::Error::other(format!("{refusal:?}")))?;
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.thread_block()?;
