@@ -13,6 +13,7 @@
 //!   - [`protocol`], [`output`]: words with the helper inside; what is kept of a stream
 //!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command
 //!   - [`private`]: directories, and what dead processes left of theirs
+//! - [`shell`]: a bash that lives as long as an attempt, over any terminal
 //! - [`files`]: reading and writing below a tree that may hold hostile links
 //! - [`mod@probe`]: which layers this machine has
 //! - [`actor`]: messages in front of it all
@@ -39,6 +40,7 @@ pub mod process;
 pub mod protocol;
 pub mod provision;
 pub mod sandbox;
+pub mod shell;
 pub mod tree;
 
 pub use actor::{EnvironmentActor, EnvironmentOptions, helper_beside};
