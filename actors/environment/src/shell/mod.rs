@@ -26,7 +26,8 @@
 //! a command that looks for it can forge the end of itself, and harms only its own
 //! attempt. No verdict hangs on a shell. A replaced `PROMPT_COMMAND`, `PS1` or terminal
 //! mode is put back after the command. A shell whose hooks are gone is silent; the time
-//! limit types the set-up again and, when that does not help, kills it.
+//! limit types the set-up again and, when that does not help, kills it. What is printed
+//! by jobs between two commands comes with the next observation.
 //!
 //! **What is refused.** Several commands on lines of their own ([`split`]), as OpenHands
 //! does; `a; b`, `a && b`, loops, functions and here-documents are one. Where the

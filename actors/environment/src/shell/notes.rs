@@ -14,7 +14,9 @@ pub enum Stopped {
 }
 
 fn seconds(time: Duration) -> String {
-    if time.subsec_millis() == 0 {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else if time.subsec_millis() == 0 {
         format!("{} s", time.as_secs())
     } else {
         format!("{:.1} s", time.as_secs_f64())

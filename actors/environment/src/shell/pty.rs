@@ -6,7 +6,8 @@ use super::wire::{Wire, kill_group};
 use nix::fcntl::OFlag;
 use nix::pty::{Winsize, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{
-    ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, Termios, tcgetattr, tcsetattr,
+    ControlFlags, FlushArg, InputFlags, LocalFlags, OutputFlags, SetArg, Termios, tcflush,
+    tcgetattr, tcsetattr,
 };
 use nix::unistd::{Pid, tcgetpgrp};
 use std::fs::OpenOptions;
@@ -29,6 +30,8 @@ const SIZE: Winsize = Winsize {
 #[derive(Debug)]
 pub struct PtyTerminal {
     wire: Wire,
+    /// Path of the other end.
+    name: String,
     modes: Termios,
     /// The shell's own process group, once it was at its prompt.
     home: Option<Pid>,
@@ -46,12 +49,8 @@ impl PtyTerminal {
         let master = posix_openpt(flags)?;
         grantpt(&master)?;
         unlockpt(&master)?;
-        let slave: OwnedFd = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NOCTTY)
-            .open(ptsname_r(&master)?)?
-            .into();
+        let name = ptsname_r(&master)?;
+        let slave = other_end(&name)?;
         let modes = usual(tcgetattr(&slave)?);
         tcsetattr(&slave, SetArg::TCSANOW, &modes)?;
         let size = SIZE;
@@ -81,10 +80,18 @@ impl PtyTerminal {
         let writer = reader.try_clone()?;
         Ok(Self {
             wire: Wire::new(child, reader, writer)?,
+            name,
             modes,
             home: None,
         })
     }
+}
+
+/// Opens the end that programs see, without making it our own terminal.
+fn other_end(name: &str) -> io::Result<OwnedFd> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOCTTY);
+    Ok(options.open(name)?.into())
 }
 
 /// Lines and keys as in any terminal, but no echo, no flow control, no changed output.
@@ -107,6 +114,13 @@ impl Terminal for PtyTerminal {
     }
 
     fn interrupt(&mut self) -> io::Result<()> {
+        self.wire.forget();
+        // What was sent and not read goes, too: on its way, and in the line that the other
+        // end collects. Where it cannot, the shell is still told to stop.
+        let _ = tcflush(self.wire.writer(), FlushArg::TCOFLUSH);
+        if let Ok(slave) = other_end(&self.name) {
+            let _ = tcflush(slave, FlushArg::TCIFLUSH);
+        }
         let master = self.wire.writer().as_raw_fd();
         // SAFETY: the call takes an integer and touches no memory of ours.
         let sent = unsafe { libc::ioctl(master, libc::TIOCSIG, libc::SIGINT) };

@@ -18,7 +18,8 @@ const LINE: usize = 1_000;
 pub const RECORD: u8 = 0x1e;
 
 /// The set-up. It ends with a prompt, and so with the mark of command `number`. Harmless
-/// when it is typed again.
+/// when it is typed again; one line, for the hook of a prompt in between would throw away
+/// the rest.
 pub fn set_up(nonce: &str, number: u64) -> Vec<u8> {
     // The directory may hold anything but the nonce, so it stands last.
     let mark = format!("\\036{nonce}[%s %s %s\\036{nonce}]");
@@ -44,9 +45,7 @@ pub fn set_up(nonce: &str, number: u64) -> Vec<u8> {
             .to_owned(),
         format!("{{ builtin : >&{MARKS_TO}; }} 2>/dev/null || exec {MARKS_TO}>&1"),
     ];
-    let mut typed = lines.join("\n").into_bytes();
-    typed.extend_from_slice(format!("\n__gt_n={number}; __gt_t\n").as_bytes());
-    typed
+    format!("{}; __gt_n={number}; __gt_t\n", lines.join("; ")).into_bytes()
 }
 
 /// A command in its frame: one line for bash, several for the terminal; its first word is
@@ -109,10 +108,12 @@ mod tests {
 
     #[test]
     fn the_set_up_fits_into_a_terminal() {
-        let typed = set_up("0123456789abcdef0123456789abcdef", u64::MAX);
-        for line in typed.split(|&b| b == b'\n') {
-            assert!(line.len() < 2_000, "{}", String::from_utf8_lossy(line));
-        }
+        let typed = set_up(&"f".repeat(64), u64::MAX);
+        assert!(typed.len() < 4_000, "{}", String::from_utf8_lossy(&typed));
+        assert_eq!(
+            typed.iter().position(|&b| b == b'\n'),
+            Some(typed.len() - 1)
+        );
         assert!(!typed.contains(&RECORD));
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum ShellError {
     /// A nonce must not mean anything to bash or to `printf`.
-    #[error("the nonce of a shell holds letters and digits only")]
+    #[error("the nonce of a shell is 1 to 64 letters and digits")]
     Nonce,
     /// Bash ended, or was silent; what was heard of it.
     #[error("bash did not come up: {note} {said}")]
@@ -55,7 +55,7 @@ const CATCH_UP: usize = 256;
 
 impl Shell {
     /// Sets up the bash at the other end of the terminal, with the usual limits. The
-    /// nonce is random letters and digits, a new one for each shell. Blocks.
+    /// nonce is 1 to 64 random letters and digits, new for each shell. Blocks.
     ///
     /// # Errors
     /// Bash does not come up.
@@ -77,7 +77,8 @@ impl Shell {
         clock: Box<dyn Clock>,
         limits: Limits,
     ) -> Result<Self, ShellError> {
-        if nonce.is_empty() || !nonce.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        let is_plain = nonce.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !is_plain || !(1..=64).contains(&nonce.len()) {
             return Err(ShellError::Nonce);
         }
         let core = Core::new(nonce, limits, clock.now());

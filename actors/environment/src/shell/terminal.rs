@@ -32,7 +32,8 @@ pub trait Terminal: Send {
     /// The connection's. The shell is then taken for dead.
     fn read(&mut self, wait: Duration) -> io::Result<Read>;
 
-    /// Ctrl-C: SIGINT to the foreground.
+    /// Ctrl-C: SIGINT to the foreground. What was written and not read is forgotten, as
+    /// terminals do: the set-up may be typed next, and must not follow half a command.
     ///
     /// # Errors
     /// The connection's.

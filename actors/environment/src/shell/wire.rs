@@ -62,6 +62,11 @@ impl Wire {
         self.send();
     }
 
+    /// Forgets what was not sent yet.
+    pub fn forget(&mut self) {
+        self.queue.clear();
+    }
+
     /// As [`Terminal::read`](super::Terminal::read) has it.
     ///
     /// # Errors
@@ -116,7 +121,8 @@ impl Wire {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn interrupt_group(&self) -> io::Result<()> {
+    pub fn interrupt_group(&mut self) -> io::Result<()> {
+        self.forget();
         match killpg(self.pid(), Signal::SIGINT) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(error) => Err(error.into()),

@@ -98,6 +98,10 @@ fn what_a_program_did_not_read_is_no_command() {
     let Some(mut shell) = shell("what_a_program_did_not_read_is_no_command") else {
         return;
     };
+    until(&mut shell, &Input::command("echo on; read -r line"), "on\n");
+    let seen = last(&mut shell, "for the program\necho stray; cd /usr\nexit 3");
+    assert_eq!(seen.state, State::Completed);
+    assert_eq!(output(&mut shell, "echo $line"), "for the program\n");
     until(&mut shell, &Input::command("echo on; sleep 1000"), "on\n");
     shell.run(&Input::typed("echo stray; cd /usr"));
     let seen = last(&mut shell, "C-c");

@@ -76,3 +76,32 @@ fn output_that_is_not_text_is_shown_as_far_as_it_is() {
     assert!(seen.chars().count() < 31_000);
     assert_eq!(output(&mut shell, "echo next"), "next\n");
 }
+
+#[test]
+fn a_limit_that_strikes_while_the_command_is_typed_leaves_the_shell() {
+    let Some(mut shell) = shell("a_limit_that_strikes_while_the_command_is_typed") else {
+        return;
+    };
+    output(&mut shell, "kept=1");
+    let long = format!(
+        "echo '{}' > /dev/null; kept=2",
+        "touch /x; ".repeat(200_000)
+    );
+    let seen = shell.run(&Input::command(long).within(Duration::from_millis(5)));
+    assert_eq!(seen.state, State::HardTimeout, "{seen:?}");
+    assert_eq!(output(&mut shell, "echo $kept"), "1\n");
+}
+
+#[test]
+fn the_outputs_of_a_hundred_commands_are_told_apart() {
+    let Some(mut shell) = shell("the_outputs_of_a_hundred_commands_are_told_apart") else {
+        return;
+    };
+    let begin = Instant::now();
+    for number in 0..100 {
+        let seen = run(&mut shell, &format!("echo {number}; (exit {number})"));
+        assert_eq!(seen.output, format!("{number}\n"));
+        assert_eq!(seen.exit_code, Some(number));
+    }
+    eprintln!("a command: {:?}", begin.elapsed() / 100);
+}
