@@ -7,6 +7,48 @@ fn count(text: &str) -> usize {
     commands(text).len()
 }
 
+/// One command each, on a line or joined over several.
+const JOINED: &[&str] = &[
+    "ls",
+    "ls; pwd; cd ..",
+    "make && make test || echo failed",
+    "ls |\n  grep x |\n  wc -l",
+    "make &&\n# now the tests\nmake test",
+    "ls \\\n  -l \\\n  -a",
+    "sleep 100 & echo $!",
+    "ls 2>&1 | tee log",
+    "make &> log",
+];
+
+/// One command each, of several lines.
+const OF_LINES: &[&str] = &[
+    "for i in 1 2\ndo\n  echo $i\ndone",
+    "while read -r line\ndo echo \"$line\"\ndone < file | sort",
+    "if true\nthen\n  ls\nelif false; then\n  pwd\nelse\n  id\nfi",
+    "case $x in\n  a|b) echo 1;;\n  done) echo 2 ;;\n  (*)\n    echo 3\n    ;;\nesac",
+    "f() {\n  local x=1\n  echo $x\n}",
+    "f ()\n{\n  ls\n}",
+    "function f\n{\n  ls\n}",
+    "function f {\n  ls\n}",
+    "{\n  ls\n  pwd\n} > log",
+    "(\n  cd x\n  ls\n)",
+    "echo 'one\ntwo'",
+    "echo \"one\n$(ls \"a b\"\npwd) `date`\ntwo\"",
+    "echo $'it\\'s\ntwo'",
+    "python - <<'EOF'\nprint(\"it's\")\nif x:\n  pass\nEOF",
+    "cat > a.txt <<-END\n\tone (\n\tEND",
+    "cat <<A <<B\na\nA\nb\nB",
+    "cat <<EOF | grep x\ntext\nEOF",
+    "x=(a if\n b done)",
+    "echo $(( 1 +\n 2 ))",
+    "((x = 1 << 2)) && echo \"$x\"",
+    "[[ -f a &&\n -f b ]] && ls",
+    "echo ${x:-a\nb}",
+    "diff <(ls a\nls b) <(ls c)",
+    "grep -n 'a' <<< \"b\nc\"",
+    "! ls &&\nls",
+];
+
 #[test]
 fn commands_on_lines_of_their_own_are_several() {
     assert_eq!(commands("ls\npwd"), ["ls", "pwd"]);
@@ -26,50 +68,14 @@ fn commands_on_lines_of_their_own_are_several() {
 
 #[test]
 fn what_is_joined_is_one() {
-    for text in [
-        "ls",
-        "ls; pwd; cd ..",
-        "make && make test || echo failed",
-        "ls |\n  grep x |\n  wc -l",
-        "make &&\n# now the tests\nmake test",
-        "ls \\\n  -l \\\n  -a",
-        "sleep 100 & echo $!",
-        "ls 2>&1 | tee log",
-        "make &> log",
-    ] {
+    for text in JOINED {
         assert_eq!(count(text), 1, "{text}");
     }
 }
 
 #[test]
 fn a_command_of_several_lines_is_one() {
-    for text in [
-        "for i in 1 2\ndo\n  echo $i\ndone",
-        "while read -r line\ndo echo \"$line\"\ndone < file | sort",
-        "if true\nthen\n  ls\nelif false; then\n  pwd\nelse\n  id\nfi",
-        "case $x in\n  a|b) echo 1;;\n  done) echo 2 ;;\n  (*)\n    echo 3\n    ;;\nesac",
-        "f() {\n  local x=1\n  echo $x\n}",
-        "f ()\n{\n  ls\n}",
-        "function f\n{\n  ls\n}",
-        "function f {\n  ls\n}",
-        "{\n  ls\n  pwd\n} > log",
-        "(\n  cd x\n  ls\n)",
-        "echo 'one\ntwo'",
-        "echo \"one\n$(ls \"a b\"\npwd) `date`\ntwo\"",
-        "echo $'it\\'s\ntwo'",
-        "python - <<'EOF'\nprint(\"it's\")\nif x:\n  pass\nEOF",
-        "cat > a.txt <<-END\n\tone (\n\tEND",
-        "cat <<A <<B\na\nA\nb\nB",
-        "cat <<EOF | grep x\ntext\nEOF",
-        "x=(a if\n b done)",
-        "echo $(( 1 +\n 2 ))",
-        "((x = 1 << 2)) && echo \"$x\"",
-        "[[ -f a &&\n -f b ]] && ls",
-        "echo ${x:-a\nb}",
-        "diff <(ls a\nls b) <(ls c)",
-        "grep -n 'a' <<< \"b\nc\"",
-        "! ls &&\nls",
-    ] {
+    for text in OF_LINES {
         assert_eq!(count(text), 1, "{text}");
     }
 }
@@ -102,11 +108,23 @@ fn what_is_not_understood_is_one() {
 #[test]
 fn nothing_is_no_command() {
     assert_eq!(count(""), 0);
-    assert_eq!(count(" \n\t\n"), 0);
+    assert_eq!(count("\n \t\n"), 0);
     assert_eq!(count("# only a comment\n# and another"), 0);
 }
 
 proptest! {
+    #[test]
+    fn as_many_commands_are_seen_as_were_put_together(
+        picks in prop::collection::vec(
+            prop::sample::select([JOINED, OF_LINES].concat()),
+            1..6,
+        ),
+        gap in prop::sample::select(vec!["\n", "\n\n", "\n \t\n", "\n# it's (a) \"comment\n"]),
+    ) {
+        let text = picks.join(gap);
+        prop_assert_eq!(count(&text), picks.len(), "{}", text);
+    }
+
     #[test]
     fn any_text_is_read_to_its_end(text in "[a-z \n'\"`$(){}\\[\\]<>|&;#\\\\=!-]{0,120}") {
         let parts = commands(&text);

@@ -16,7 +16,7 @@ fn a_shell_that_ends_is_dead_and_tells_its_code() {
         ("exec sh -c 'exit 4'", Some(4)),
         ("kill -9 $$", None),
         // A job that holds the terminal open does not hide the end.
-        ("nohup sleep 10 & exit 6", Some(6)),
+        ("(trap '' HUP; exec sleep 10) & exit 6", Some(6)),
         ("set -e; false", Some(1)),
     ] {
         let mut shell = start(PtyTerminal::spawn);
