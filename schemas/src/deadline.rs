@@ -57,6 +57,13 @@ impl Deadline for Exec {
     }
 }
 
+impl Deadline for ShellInput {
+    fn deadline(&self) -> Duration {
+        // Without a limit of its own the shell's hold, which are minutes.
+        Duration::from_millis(self.timeout_ms.unwrap_or(0)) + 30 * MINUTE
+    }
+}
+
 impl Deadline for RunTests {
     fn deadline(&self) -> Duration {
         Duration::from_millis(self.timeout_ms) + 30 * MINUTE

@@ -19,6 +19,7 @@
 //! - [`trajectory`]: the fold from events to attempts
 //! - [`dataset`]: rows that training reads
 //! - [`message`]: what actors say to one another
+//! - [`shell`]: what is said to and by a persistent shell
 //! - [`deadline`], [`ask`]: how long they wait for an answer, and how they ask
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -33,6 +34,7 @@ pub mod event;
 pub mod failure;
 pub mod ids;
 pub mod message;
+pub mod shell;
 pub mod task;
 pub mod trajectory;
 mod upcast;

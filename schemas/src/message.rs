@@ -16,6 +16,8 @@ use actix::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+pub use crate::shell::{ShellInput, ShellObservation, ShellState};
+
 // ---------------------------------------------------------------- tape
 
 /// Append these events, all or none. The answer comes only once they are durable.

@@ -17,6 +17,7 @@
 //!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command
 //!   - [`private`]: directories, and what dead processes left of theirs
 //! - [`cgroup`]: limits on all of a sandbox together, from a pool of slots
+//! - [`shell`]: a bash that lives as long as an attempt, over any terminal
 //! - [`files`]: reading and writing below a tree that may hold hostile links
 //! - [`packages`]: those of the host's interpreters, to be hidden
 //! - [`mod@probe`]: which layers this machine has
@@ -48,6 +49,7 @@ pub mod probe;
 pub mod protocol;
 pub mod provision;
 pub mod sandbox;
+pub mod shell;
 pub mod tree;
 pub mod upper;
 pub mod warden;
