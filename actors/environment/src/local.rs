@@ -1,5 +1,5 @@
-//! The local back end: one private directory and one bubblewrap per sandbox, in which
-//! commands run one after another. No daemon, no network, no process that outlives its
+//! The local back end: one private directory and one set of namespaces per sandbox (made
+//! by bubblewrap, or by the helper itself: [`crate::starter`]), in which commands run one after another. No daemon, no network, no process that outlives its
 //! command (save what a shell on a terminal keeps).
 //!
 //! As root each sandbox has a uid of its own, so that neither files nor process limits
@@ -16,11 +16,10 @@ use crate::sandbox::Sandbox;
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
-use crate::{diff, failure, patch, private};
+use crate::{diff, failure, patch, private, starter};
 use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
 use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::fs::{DirBuilderExt, lchown};
@@ -138,11 +137,7 @@ impl LocalSandbox {
         })
     }
 
-    fn make(
-        plan: OpenPlan<'_>,
-        base: Snapshot,
-        hidden: BTreeSet<String>,
-    ) -> Result<Self, Failure> {
+    fn make(plan: OpenPlan<'_>, base: Snapshot, hidden: BTreeSet<String>) -> Result<Self, Failure> {
         let opened = Instant::now();
         let private = plan.private.clone();
         let io = |error: io::Error| failure::open(&private, &error);
@@ -172,9 +167,8 @@ impl LocalSandbox {
             private: private.clone(),
             label: plan.label,
         };
-        let words: Vec<OsString> = bubblewrap::arguments(&plan.host, &view);
-        let bwrap = plan.host.bwrap.clone();
-        let inside = warden.run(move || Inside::start(&bwrap, &words));
+        let (program, words) = starter::command(&plan.host, &view);
+        let inside = warden.run(move || Inside::start(&program, &words));
         let mut inside = inside.flatten().map_err(failure::exec)?;
         let limits = GroupLimits {
             memory_bytes: Some(plan.limits.memory_mib << 20),
