@@ -3,6 +3,8 @@
 //! however many mounts the host has.
 
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -140,29 +142,70 @@ impl Detached {
     }
 }
 
-/// Makes the mount at `path`, and none below it, read-only.
+/// Gives attributes (`MOUNT_ATTR_…` for reading only, set-uid programs, devices and
+/// execution) to the mount at `path`, and to none below it; none is taken away.
 ///
 /// # Errors
 /// The kernel's.
-pub fn read_only(path: &Path) -> io::Result<()> {
-    let path = text(path)?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
+pub fn set_in_place(path: &Path, attributes: u64) -> io::Result<()> {
+    let name = text(path)?;
+    let wanted = libc::mount_attr {
+        attr_set: attributes,
         attr_clr: 0,
         propagation: 0,
         userns_fd: 0,
     };
     // SAFETY: a valid C string, and a structure with its true size.
-    done(unsafe {
+    let set = done(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
-            path.as_ptr(),
+            name.as_ptr(),
             libc::AT_SYMLINK_NOFOLLOW,
-            &raw const attributes,
+            &raw const wanted,
             size_of::<libc::mount_attr>(),
         )
-    })
+    });
+    match set {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => remount(path, attributes),
+        set => set,
+    }
+}
+
+/// The same before Linux 5.12.
+fn remount(path: &Path, attributes: u64) -> io::Result<()> {
+    // All that is not named again would be taken away, and a user namespace may not.
+    let there = statvfs(path)?.flags();
+    let pairs = [
+        (
+            libc::MOUNT_ATTR_RDONLY,
+            FsFlags::ST_RDONLY,
+            MsFlags::MS_RDONLY,
+        ),
+        (
+            libc::MOUNT_ATTR_NOSUID,
+            FsFlags::ST_NOSUID,
+            MsFlags::MS_NOSUID,
+        ),
+        (libc::MOUNT_ATTR_NODEV, FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (
+            libc::MOUNT_ATTR_NOEXEC,
+            FsFlags::ST_NOEXEC,
+            MsFlags::MS_NOEXEC,
+        ),
+        (0, FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (0, FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (0, FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    for (attribute, found, flag) in pairs {
+        if attributes & attribute != 0 || there.contains(found) {
+            flags |= flag;
+        }
+    }
+    let none: Option<&str> = None;
+    mount(none, path, none, flags, none)?;
+    Ok(())
 }
 
 fn text(path: &Path) -> io::Result<CString> {
@@ -181,4 +224,38 @@ unsafe fn made(result: libc::c_long) -> io::Result<OwnedFd> {
     let descriptor = Errno::result(result)?;
     // SAFETY: as promised; descriptors fit an i32.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::warden::{Warden, own_mounts};
+
+    #[test]
+    fn a_remount_adds_attributes_and_takes_none_away() {
+        let warden = Warden::start(5).unwrap();
+        if let Err(error) = warden.run(own_mounts).unwrap() {
+            eprintln!("SKIPPED: a_remount_adds_attributes_and_takes_none_away: {error}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().to_owned();
+        let flags = warden.run(move || {
+            let none: Option<&str> = None;
+            let first = MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+            mount(Some("tmpfs"), &place, Some("tmpfs"), first, none)?;
+            remount(&place, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV)?;
+            let old = statvfs(&place)?.flags();
+            set_in_place(&place, libc::MOUNT_ATTR_NOSUID)?;
+            Ok::<_, io::Error>((old, statvfs(&place)?.flags()))
+        });
+        let (old, new) = flags.unwrap().unwrap();
+        let four =
+            FsFlags::ST_NOEXEC | FsFlags::ST_NOATIME | FsFlags::ST_RDONLY | FsFlags::ST_NODEV;
+        assert!(
+            old.contains(four) && !old.contains(FsFlags::ST_NOSUID),
+            "{old:?}"
+        );
+        assert!(new.contains(four | FsFlags::ST_NOSUID), "{new:?}");
+    }
 }

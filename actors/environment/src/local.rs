@@ -1,6 +1,7 @@
-//! The local back end: one private directory and one set of namespaces per sandbox (made
-//! by bubblewrap, or by the helper itself: [`crate::starter`]), in which commands run one after another. No daemon, no network, no process that outlives its
-//! command (save what a shell on a terminal keeps).
+//! The local back end: one private directory and one set of namespaces per sandbox, in
+//! which commands run one after another. bubblewrap makes them, or the helper itself
+//! ([`crate::starter`]). No daemon, no network, no process that outlives its command
+//! (save what a shell on a terminal keeps).
 //!
 //! As root each sandbox has a uid of its own, so that neither files nor process limits
 //! are shared between sandboxes; otherwise commands run in a user namespace.

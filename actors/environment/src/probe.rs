@@ -1,6 +1,6 @@
 //! Which layers of isolation this machine has: by trying, never by file names.
 
-use crate::bubblewrap::{self, Host};
+use crate::bubblewrap::Host;
 use crate::inside::Inside;
 use crate::starter::{self, Choice, Starter};
 use crate::{failure, helper_beside, packages};
@@ -195,8 +195,8 @@ fn by_bubblewrap(host: &Host) -> Result<&'static str, String> {
 fn by_helper(host: &Host) -> Result<(), String> {
     let exe = std::env::current_exe().map_err(|error| error.to_string())?;
     let helper = helper_beside(&exe).ok_or("the helper `gametape-sandbox` is not there")?;
-    let words = starter::staged(bubblewrap::trial(host, &helper));
-    let up = Inside::start(&helper, &words).and_then(|mut inside| inside.wait_until_up());
+    let (program, words) = starter::trial(host, &helper);
+    let up = Inside::start(&program, &words).and_then(|mut inside| inside.wait_until_up());
     up.map_err(|error| error.to_string())
 }
 

@@ -9,7 +9,7 @@
 use crate::bubblewrap::{self, Host, View};
 use crate::inner::stage::STAGE;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Who starts sandboxes here.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,16 +75,22 @@ impl Choice {
 
 /// The program that starts a sandbox, and its words.
 pub fn command(host: &Host, view: &View) -> (PathBuf, Vec<OsString>) {
-    let words = bubblewrap::arguments(host, view);
-    match &host.starter {
-        Starter::Bubblewrap { program, .. } => (program.clone(), words),
-        Starter::Namespaces => (view.helper.clone(), staged(words)),
-    }
+    started(host, &view.helper, bubblewrap::arguments(host, view))
 }
 
-/// The words for the helper that is to carry them out itself.
-pub fn staged(words: Vec<OsString>) -> Vec<OsString> {
-    [STAGE.into()].into_iter().chain(words).collect()
+/// The same for a sandbox with nothing of ours in it but the helper.
+pub fn trial(host: &Host, helper: &Path) -> (PathBuf, Vec<OsString>) {
+    started(host, helper, bubblewrap::trial(host, helper))
+}
+
+fn started(host: &Host, helper: &Path, words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
+    match &host.starter {
+        Starter::Bubblewrap { program, .. } => (program.clone(), words),
+        Starter::Namespaces => {
+            let staged = [STAGE.into()].into_iter().chain(words).collect();
+            (helper.to_owned(), staged)
+        }
+    }
 }
 
 #[cfg(test)]

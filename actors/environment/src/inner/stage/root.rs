@@ -1,6 +1,9 @@
 //! The new root. Whatever of the host shows in it is taken hold of first, then the old
 //! root goes, and only then it is put in place: no path is looked up among the host's
 //! files once paths of the sandbox count, and no link leads back.
+//!
+//! Needs Linux 5.2. Before 5.12 a tree cannot be given its attributes as a whole: then
+//! what is mounted below it does not show, and it gets them in place.
 
 use super::at;
 use super::plan::Step;
@@ -36,8 +39,8 @@ const WAY: u32 = 0o755;
 enum Part {
     /// Nothing.
     None,
-    /// What is bound, or the processes.
-    Tree(Detached),
+    /// What is bound, and the attributes that it gets only in place; or the processes.
+    Tree(Detached, Option<u64>),
     /// One tree for each of [`DEVICES`].
     Devices(Vec<Detached>),
     /// The host has no such thing, and the step said that it may be so.
@@ -88,20 +91,17 @@ fn take(step: &Step) -> io::Result<Part> {
             optional,
             ..
         } => {
-            let tree = match Detached::copy(from, true) {
-                Err(error) if *optional && error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Part::Missing);
-                }
-                tree => tree.map_err(at(&from.display().to_string()))?,
-            };
             let closed = if *read_only {
                 libc::MOUNT_ATTR_RDONLY
             } else {
                 0
             };
-            tree.set(PLAIN | closed)
-                .map_err(at(&from.display().to_string()))?;
-            Ok(Part::Tree(tree))
+            match bound(from, PLAIN | closed) {
+                Err(error) if *optional && error.kind() == io::ErrorKind::NotFound => {
+                    Ok(Part::Missing)
+                }
+                bound => bound.map_err(at(&from.display().to_string())),
+            }
         }
         // In a user namespace the kernel makes one only while the host's can be seen.
         Step::Processes { .. } => Detached::fresh(
@@ -109,18 +109,27 @@ fn take(step: &Step) -> io::Result<Part> {
             &[(c"source", c"proc")],
             PLAIN | libc::MOUNT_ATTR_NOEXEC,
         )
-        .map(Part::Tree)
+        .map(|processes| Part::Tree(processes, None))
         .map_err(at("proc")),
         Step::Devices { .. } => {
-            let devices = DEVICES.map(|name| {
-                let device = Detached::copy(&Path::new("/dev").join(name), false)?;
-                device.set(libc::MOUNT_ATTR_NOSUID)?;
-                Ok(device)
-            });
+            let devices = DEVICES.map(|name| Detached::copy(&Path::new("/dev").join(name), false));
             let devices: io::Result<Vec<_>> = devices.into_iter().collect();
             devices.map(Part::Devices).map_err(at("devices"))
         }
         _ => Ok(Part::None),
+    }
+}
+
+/// A copy of what the host has there, with attributes.
+fn bound(from: &Path, attributes: u64) -> io::Result<Part> {
+    let tree = Detached::copy(from, true)?;
+    match tree.set(attributes) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            // Nothing below it: that would stay as it is.
+            let alone = Detached::copy(from, false)?;
+            Ok(Part::Tree(alone, Some(attributes)))
+        }
+        set => set.map(|()| Part::Tree(tree, None)),
     }
 }
 
@@ -141,13 +150,14 @@ fn new_root() -> io::Result<()> {
 
 fn put(step: &Step, part: Part) -> io::Result<()> {
     match (step, part) {
-        (Step::Bind { at, .. }, Part::Tree(tree)) => {
+        (Step::Bind { at, .. }, Part::Tree(tree, late)) => {
             let kind = SFlag::from_bits_truncate(fstat(tree.root())?.st_mode);
             match kind & SFlag::S_IFMT {
                 SFlag::S_IFDIR => directory(at, WAY)?,
                 _ => file(at)?,
             }
-            tree.attach(at)
+            tree.attach(at)?;
+            late.map_or(Ok(()), |attributes| detached::set_in_place(at, attributes))
         }
         (Step::Link { target, at }, _) => with_parents(at, || symlink(target, at)),
         (Step::Directory { at, mode }, _) => directory(at, *mode),
@@ -163,8 +173,8 @@ fn put(step: &Step, part: Part) -> io::Result<()> {
             directory(at, WAY)?;
             memory(at, *mode, *size, *read_only)
         }
-        (Step::ReadOnly { at }, _) => detached::read_only(at),
-        (Step::Processes { at }, Part::Tree(processes)) => {
+        (Step::ReadOnly { at }, _) => detached::set_in_place(at, libc::MOUNT_ATTR_RDONLY),
+        (Step::Processes { at }, Part::Tree(processes, _)) => {
             directory(at, WAY)?;
             processes.attach(at)?;
             cover(at)
@@ -184,9 +194,8 @@ fn cover(processes: &Path) -> io::Result<()> {
         match Detached::copy(&path, false) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             copy => {
-                let copy = copy?;
-                copy.set(closed)?;
-                copy.attach(&path)?;
+                copy?.attach(&path)?;
+                detached::set_in_place(&path, closed)?;
             }
         }
     }
@@ -200,6 +209,7 @@ fn devices(at: &Path, found: &[Detached]) -> io::Result<()> {
         let path = at.join(name);
         file(&path)?;
         device.attach(&path)?;
+        detached::set_in_place(&path, libc::MOUNT_ATTR_NOSUID)?;
     }
     for (target, name) in LINKS {
         symlink(target, at.join(name))?;
