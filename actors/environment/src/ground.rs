@@ -188,9 +188,7 @@ fn map(holder: &mut std::process::Child, owner: u32) -> io::Result<OwnedFd> {
     for map in ["uid_map", "gid_map"] {
         std::fs::write(format!("/proc/{id}/{map}"), format!("0 {owner} 1\n"))?;
     }
-    Ok(File::open(format!("/proc/{id}/ns/user"))?
-        .as_fd()
-        .try_clone_to_owned()?)
+    Ok(File::open(format!("/proc/{id}/ns/user"))?.into())
 }
 
 /// Numbers of the sandboxes that are open in this process: the lowest that is free, so

@@ -134,10 +134,10 @@ fn both_starters_mount_the_same() {
     // Ours are there whether or not the one who builds it could write there.
     for name in ["sys", "sysrq-trigger", "irq", "bus"] {
         let place = format!("/proc/{name}");
-        if !bubblewrap.contains_key(&place) {
-            if let Some((_, attributes)) = own.remove(&place) {
-                assert!(attributes.contains("ro"), "{place}: {attributes:?}");
-            }
+        if !bubblewrap.contains_key(&place)
+            && let Some((_, attributes)) = own.remove(&place)
+        {
+            assert!(attributes.contains("ro"), "{place}: {attributes:?}");
         }
     }
     assert_eq!(own, bubblewrap);
