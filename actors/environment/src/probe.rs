@@ -6,6 +6,7 @@ use crate::starter::{self, Choice, Starter};
 use crate::{failure, helper_beside, packages};
 use gametape_schemas::Failure;
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -64,13 +65,14 @@ fn found(choice: Result<Choice, String>) -> Result<Host, Failure> {
 }
 
 fn survey(choice: Result<Choice, String>) -> (Vec<Layer>, Option<Host>) {
-    let (mut layers, host) = starters(choice);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let (mut layers, host) = starters(choice, &path);
     layers.extend([uid(), landlock(), seccomp(), cgroup()]);
     (layers, host.map(with_packages))
 }
 
 /// Whose sandboxes work, the first that is wanted first. At least one must.
-fn starters(choice: Result<Choice, String>) -> (Vec<Layer>, Option<Host>) {
+fn starters(choice: Result<Choice, String>, path: &OsStr) -> (Vec<Layer>, Option<Host>) {
     let name = "namespaces";
     let choice = match choice {
         Ok(choice) => choice,
@@ -79,7 +81,7 @@ fn starters(choice: Result<Choice, String>) -> (Vec<Layer>, Option<Host>) {
     let mut refused = Vec::new();
     let mut layers = Vec::new();
     if choice != Choice::Namespaces {
-        let (bubblewrap, host) = bubblewrap(choice == Choice::Bubblewrap);
+        let (bubblewrap, host) = bubblewrap(choice == Choice::Bubblewrap, path);
         let tried = host.map(|host| by_bubblewrap(&host).map(|kinds| (host, kinds)));
         refused.push(bubblewrap.detail.clone());
         layers.push(bubblewrap);
@@ -111,10 +113,10 @@ fn starters(choice: Result<Choice, String>) -> (Vec<Layer>, Option<Host>) {
     (layers, None)
 }
 
-fn bubblewrap(required: bool) -> (Layer, Option<Host>) {
+fn bubblewrap(required: bool, path: &OsStr) -> (Layer, Option<Host>) {
     let name = "bubblewrap";
     let missing = |why: String| (layer(name, false, required, why), None);
-    let Some(path) = on_path("bwrap") else {
+    let Some(path) = on_path("bwrap", path) else {
         let help = "`bwrap` is not on the PATH: install the package bubblewrap \
                     (apt-get install bubblewrap)";
         return missing(help.to_owned());
@@ -156,9 +158,8 @@ fn version(said: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
+fn on_path(name: &str, path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path)
         .map(|directory| directory.join(name))
         .find(|path| path.is_absolute() && path.is_file())
 }
@@ -334,6 +335,43 @@ mod tests {
         let failure = require(&[have, optional, layer("c", false, true, "why")]).unwrap_err();
         assert_eq!(failure.code, "GT-SANDBOX-UNAVAILABLE");
         assert!(failure.message.contains("c: why") && !failure.message.contains("b:"));
+    }
+
+    #[test]
+    fn without_bubblewrap_the_helper_is_tried() {
+        let nowhere = OsStr::new("");
+        let (layers, host) = starters(Ok(Choice::Any), nowhere);
+        let named = |name: &str| layers.iter().find(|l| l.name == name).unwrap();
+        let bubblewrap = named("bubblewrap");
+        assert!(!bubblewrap.active && !bubblewrap.required);
+        let namespaces = named("namespaces");
+        assert!(namespaces.required);
+        match host {
+            Some(host) => {
+                assert_eq!(host.starter, Starter::Namespaces);
+                assert!(namespaces.active && require(&layers).is_ok());
+            }
+            // Without the helper, or the right to namespaces, both reasons are told.
+            None => {
+                assert!(!namespaces.active && require(&layers).is_err());
+                assert!(namespaces.detail.contains("PATH"), "{namespaces:?}");
+                assert!(
+                    namespaces.detail.contains("by the helper"),
+                    "{namespaces:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_choice_that_cannot_be_had_is_not_replaced() {
+        let nowhere = OsStr::new("");
+        let (layers, host) = starters(Ok(Choice::Bubblewrap), nowhere);
+        assert!(host.is_none() && require(&layers).is_err(), "{layers:?}");
+        let (layers, host) = starters(Err("what is that".into()), nowhere);
+        assert!(host.is_none());
+        let failure = require(&layers).unwrap_err();
+        assert!(failure.message.contains("what is that"), "{failure}");
     }
 
     #[test]

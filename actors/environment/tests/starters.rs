@@ -188,6 +188,11 @@ fn a_command_is_nobody_in_a_world_of_its_own() {
             assert!(!writable.contains("/proc/"), "{writable}");
         }
         assert_ne!(said(&sandbox, "id -u"), "0\n", "{choice:?}");
+        let first = said(&sandbox, "tr '\\0' ' ' < /proc/1/cmdline");
+        assert!(
+            first.trim_end().ends_with("gametape-sandbox test"),
+            "{choice:?}: {first}"
+        );
         // The shell, `cat` and process 1, and no process of the host.
         let names = said(&sandbox, "cat /proc/[0-9]*/comm");
         assert!(

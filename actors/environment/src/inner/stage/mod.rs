@@ -12,6 +12,7 @@
 //! - `namespaces`: process 1, its user namespace, its network
 //! - `root`: the new root and what is mounted in it
 //! - `privileges`: what is given up
+//! - `title`: what lists of processes show
 //!
 //! **Not here:** what a sandbox sees. That is `crate::bubblewrap`'s alone, for both.
 
@@ -19,6 +20,7 @@ mod namespaces;
 pub mod plan;
 mod privileges;
 mod root;
+mod title;
 
 use namespaces::Born;
 use nix::errno::Errno;
@@ -69,6 +71,7 @@ pub fn enter(words: &[OsString]) -> io::Result<()> {
 /// What bubblewrap would have done before it becomes the helper.
 fn build(plan: &Plan, owner: &namespaces::Owner) -> io::Result<()> {
     setsid().map_err(at("session"))?;
+    title::show(&[b"gametape-sandbox", plan.label.as_encoded_bytes()]).map_err(at("title"))?;
     if plan.ids.is_some() {
         owner.become_root_of_it().map_err(at("user namespace"))?;
         if plan.no_more_users {

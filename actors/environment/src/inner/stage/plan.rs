@@ -17,6 +17,8 @@ pub struct Plan {
     pub capabilities: Vec<u32>,
     /// What is made in the new root, in this order.
     pub steps: Vec<Step>,
+    /// For lists of processes.
+    pub label: OsString,
 }
 
 /// One thing in the new root. All paths are absolute.
@@ -91,7 +93,7 @@ const ALWAYS: [&str; 7] = [
 /// Permissions where none are named.
 const PLAIN: u32 = 0o755;
 
-/// Reads a plan; what follows `--` is for people who list processes.
+/// Reads a plan. After `--` come the helper's place inside and its label.
 ///
 /// # Errors
 /// Says which word is unknown, lacks its value or is missing.
@@ -160,6 +162,8 @@ pub fn read(words: &[OsString]) -> Result<Plan, String> {
             return Err(format!("{word} has no permissions and no size"));
         }
     }
+    // The helper is this program: it goes on by itself.
+    plan.label = rest.nth(1).cloned().unwrap_or_default();
     if let Some(missing) = ALWAYS.iter().find(|word| !seen.contains(*word)) {
         return Err(format!("{missing} is missing"));
     }
@@ -227,6 +231,7 @@ mod tests {
              --perms 1777 --size 65536 --tmpfs /dev/shm --bind /s/1/tmp /tmp -- helper label",
         )
         .unwrap();
+        assert_eq!(read.label, "label");
         assert_eq!(
             (read.hostname.as_str(), read.ids, read.capabilities),
             ("sandbox", None, vec![5])
