@@ -82,16 +82,19 @@ fn starters(choice: Result<Choice, String>, path: &OsStr) -> (Vec<Layer>, Option
     let mut layers = Vec::new();
     if choice != Choice::Namespaces {
         let (bubblewrap, host) = bubblewrap(choice == Choice::Bubblewrap, path);
-        let tried = host.map(|host| by_bubblewrap(&host).map(|kinds| (host, kinds)));
-        refused.push(bubblewrap.detail.clone());
+        let detail = bubblewrap.detail.clone();
         layers.push(bubblewrap);
+        let tried = host.map(|host| by_bubblewrap(&host).map(|kinds| (host, kinds)));
         match tried {
             Some(Ok((host, kinds))) => {
                 layers.push(layer(name, true, true, kinds));
                 return (layers, Some(host));
             }
             Some(Err(why)) => refused.push(format!("by bubblewrap: {why}")),
-            None => {}
+            None if choice == Choice::Bubblewrap => {
+                refused.push("cannot be tried without bubblewrap".to_owned());
+            }
+            None => refused.push(detail),
         }
     }
     if choice != Choice::Bubblewrap {
