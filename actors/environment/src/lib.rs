@@ -13,6 +13,7 @@
 //!   - [`protocol`], [`output`]: words with the helper inside; what is kept of a stream
 //!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command
 //!   - [`private`]: directories, and what dead processes left of theirs
+//! - [`docker`]: the back end on the Docker Engine: one container per sandbox
 //! - [`files`]: reading and writing below a tree that may hold hostile links
 //! - [`mod@probe`]: which layers this machine has
 //! - [`actor`]: messages in front of it all
@@ -27,6 +28,7 @@ pub mod actor;
 pub mod archive;
 pub mod bubblewrap;
 pub mod diff;
+pub mod docker;
 pub mod failure;
 pub mod files;
 pub mod inner;

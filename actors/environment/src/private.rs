@@ -119,7 +119,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 
 /// Start time of a process in clock ticks since boot: with the pid it names a process
 /// for good.
-fn start_of(pid: u32) -> Option<u64> {
+pub(crate) fn start_of(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold spaces; field 22 is the 20th after it.
     let (_, rest) = stat.rsplit_once(')')?;
