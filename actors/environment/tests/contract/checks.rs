@@ -282,6 +282,15 @@ fn closing_ends_everything(open: Open<'_>) {
     assert!(begin.elapsed() < Duration::from_secs(60));
     let again = at.exec(&order(&["true"], 1_000, 10)).unwrap_err();
     assert_eq!(again.code, "GT-SANDBOX-GONE");
-    assert!(at.diff().is_err() && at.read("a.py").is_err() && at.write("n", "").is_err());
     at.close().unwrap();
+}
+
+/// Not only commands fail on what was closed.
+pub fn closed_is_gone(open: Open<'_>) {
+    let at = open(&[], &[]);
+    at.close().unwrap();
+    assert_eq!(at.diff().unwrap_err().code, "GT-SANDBOX-GONE");
+    assert_eq!(at.read("a.py").unwrap_err().code, "GT-SANDBOX-GONE");
+    assert_eq!(at.write("n", "").unwrap_err().code, "GT-SANDBOX-GONE");
+    assert_eq!(at.apply("").unwrap_err().code, "GT-SANDBOX-GONE");
 }

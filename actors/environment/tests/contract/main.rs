@@ -5,6 +5,7 @@
 
 mod attacks;
 mod checks;
+mod engines;
 mod leaks;
 mod rooms;
 
@@ -15,7 +16,10 @@ fn the_local_back_end_keeps_the_contract() {
 
 #[test]
 fn the_docker_back_end_keeps_the_contract() {
-    rooms::docker("the_docker_back_end_keeps_the_contract", checks::contract);
+    rooms::docker("the_docker_back_end_keeps_the_contract", |open| {
+        checks::contract(open);
+        checks::closed_is_gone(open);
+    });
 }
 
 #[test]
