@@ -18,6 +18,7 @@
 //!   - [`private`]: directories, and what dead processes left of theirs
 //! - [`cgroup`]: limits on all of a sandbox together, from a pool of slots
 //! - [`shell`]: a bash that lives as long as an attempt, over any terminal
+//! - [`docker`]: the back end on the Docker Engine: one container per sandbox
 //! - [`files`]: reading and writing below a tree that may hold hostile links
 //! - [`packages`]: those of the host's interpreters, to be hidden
 //! - [`mod@probe`]: which layers this machine has
@@ -34,6 +35,7 @@ pub mod archive;
 pub mod bubblewrap;
 pub mod cgroup;
 pub mod diff;
+pub mod docker;
 pub mod failure;
 pub mod files;
 pub mod ground;

@@ -1,0 +1,196 @@
+//! A small environment without a package index, and both back ends opened on it.
+
+use gametape_environment::docker::{
+    Bounds, DockerPlan, DockerSandbox, Engine, EngineSettings, Image, image,
+};
+use gametape_environment::local::{LocalSandbox, OpenPlan};
+use gametape_environment::private::Owned;
+use gametape_environment::provision::{Manifest, Prepared, python};
+use gametape_environment::sandbox::Sandbox;
+use gametape_environment::tree::{self, Entry, Snapshot};
+use gametape_environment::{Limits, helper_beside, probe};
+use gametape_schemas::message::{Exec, ExecOutcome};
+use gametape_schemas::{EnvironmentRecipe, PinnedPackage, SandboxId};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Opens sandboxes of one back end, with patches and hidden paths.
+pub type Open<'a> = &'a dyn Fn(&[String], &[String]) -> Arc<dyn Sandbox>;
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+pub fn number() -> u64 {
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+fn files() -> Snapshot {
+    let run = Entry {
+        executable: true,
+        ..Entry::plain(b"#!/bin/sh\necho ran\n")
+    };
+    Snapshot::from([
+        ("a.py".into(), Entry::plain(b"x = 1\ny = 2\n")),
+        ("d/b.py".into(), Entry::plain(b"z = 3\n")),
+        ("d/deep/c.txt".into(), Entry::plain(b"no end of line")),
+        ("name with blank ü.txt".into(), Entry::plain(b"1\n")),
+        ("run.sh".into(), run),
+        ("tests/test_a.py".into(), Entry::plain(b"secret\n")),
+        ("raw.bin".into(), Entry::plain(&[0xff, 0, 1])),
+    ])
+}
+
+/// An environment made here: the host's interpreter, no packages.
+pub fn prepared() -> Option<Arc<Prepared>> {
+    static MADE: OnceLock<Option<(tempfile::TempDir, Arc<Prepared>)>> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let interpreter = python::interpreter().ok()?;
+        let directory = tempfile::Builder::new()
+            .prefix("gametape-contract-")
+            .tempdir()
+            .ok()?;
+        let venv = Command::new(&interpreter.base_executable)
+            .args(["-m", "venv", "--without-pip"])
+            .arg(directory.path().join("venv"))
+            .status()
+            .ok()?;
+        if !venv.success() {
+            return None;
+        }
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), open).ok()?;
+        let files = files();
+        tree::write(&directory.path().join("repository"), &files, None).ok()?;
+        let recipe = EnvironmentRecipe {
+            package: PinnedPackage {
+                name: "contract".into(),
+                version: "1".into(),
+                sha256: "0".repeat(64),
+            },
+            requirements: vec![],
+            source_root: ".".into(),
+            code: vec!["a.py".into()],
+            tests: vec!["tests".into()],
+            skip_tests: vec![],
+            layout: 0,
+        };
+        let prepared = Prepared {
+            directory: directory.path().to_owned(),
+            manifest: Manifest {
+                layout: 0,
+                recipe,
+                tree: tree::digest_of(&files),
+                interpreter,
+            },
+            files,
+        };
+        Some((directory, Arc::new(prepared)))
+    });
+    made.as_ref().map(|(_, prepared)| prepared.clone())
+}
+
+/// Runs `work` on the local back end, or skips loudly.
+pub fn local(test: &str, work: impl FnOnce(Open<'_>)) {
+    let skip = |why: &dyn std::fmt::Display| eprintln!("SKIPPED: {test} (local): {why}");
+    let host = match probe::host() {
+        Ok(host) => Arc::new(host),
+        Err(failure) => return skip(&failure),
+    };
+    let exe = std::env::current_exe().unwrap();
+    let (Some(helper), Some(prepared)) = (helper_beside(&exe), prepared()) else {
+        return skip(&"no helper program, or no Python");
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let owned = Owned::new(&scratch.path().join("s")).unwrap().0;
+    work(&|patches, hidden| {
+        let number = number();
+        let sandbox = LocalSandbox::open(OpenPlan {
+            host: host.clone(),
+            prepared: prepared.clone(),
+            private: owned.place(number),
+            helper: helper.clone(),
+            number,
+            label: test.to_owned(),
+            limits: Limits::default(),
+            patches,
+            hidden,
+        });
+        Arc::new(sandbox.unwrap())
+    });
+}
+
+/// The engine and the image of the environment, or a loud skip.
+pub fn engine(test: &str) -> Option<(Arc<Engine>, Image)> {
+    let engine = match Engine::connect(EngineSettings::default()) {
+        Ok(engine) => engine,
+        Err(failure) => {
+            eprintln!("SKIPPED: {test} (docker): {failure}");
+            return None;
+        }
+    };
+    let Some(prepared) = prepared() else {
+        eprintln!("SKIPPED: {test} (docker): no Python");
+        return None;
+    };
+    // One at a time: the others find it made.
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    let image = IMAGE.get_or_init(|| image::prepared(&engine, &prepared).unwrap());
+    Some((engine, image.clone()))
+}
+
+pub fn docker_with(
+    engine: &Arc<Engine>,
+    image: &Image,
+    bounds: Bounds,
+    patches: &[String],
+    hidden: &[String],
+) -> DockerSandbox {
+    let told = std::cell::RefCell::new(String::new());
+    let sandbox = DockerSandbox::open(DockerPlan {
+        engine: engine.clone(),
+        image,
+        number: number(),
+        run: "test".into(),
+        label: "contract".into(),
+        bounds,
+        patches,
+        hidden,
+        intent: &|name| *told.borrow_mut() = name.to_owned(),
+    });
+    let sandbox = sandbox.unwrap();
+    assert_eq!(sandbox.container(), told.borrow().as_str());
+    sandbox
+}
+
+/// Runs `work` on the Docker back end, or skips loudly.
+pub fn docker(test: &str, work: impl FnOnce(Open<'_>)) {
+    if let Some((engine, image)) = engine(test) {
+        work(&|patches, hidden| {
+            let bounds = Bounds::default();
+            Arc::new(docker_with(&engine, &image, bounds, patches, hidden))
+        });
+    }
+}
+
+pub fn order(argv: &[&str], ms: u64, cap: usize) -> Exec {
+    Exec {
+        sandbox: SandboxId::new("s".to_owned()),
+        argv: argv.iter().map(|s| (*s).to_owned()).collect(),
+        stdin: None,
+        env: vec![],
+        timeout_ms: ms,
+        output_cap: cap,
+    }
+}
+
+pub fn run(sandbox: &dyn Sandbox, argv: &[&str]) -> ExecOutcome {
+    sandbox.exec(&order(argv, 60_000, 4_000)).unwrap()
+}
+
+pub fn shell(sandbox: &dyn Sandbox, script: &str) -> ExecOutcome {
+    run(sandbox, &["sh", "-c", script])
+}
+
+pub fn python(sandbox: &dyn Sandbox, script: &str) -> ExecOutcome {
+    run(sandbox, &["python", "-c", script])
+}
