@@ -258,6 +258,15 @@ impl Handler<Exec> for EnvironmentActor {
     }
 }
 
+impl Handler<ShellInput> for EnvironmentActor {
+    type Result = ResponseFuture<Result<ShellObservation, Failure>>;
+    fn handle(&mut self, message: ShellInput, _: &mut Self::Context) -> Self::Result {
+        blocking(&self.inner, move |inner| {
+            inner.sandbox(&message.sandbox)?.shell(&message)
+        })
+    }
+}
+
 impl Handler<ReadFile> for EnvironmentActor {
     type Result = ResponseFuture<Result<FileRead, Failure>>;
     fn handle(&mut self, message: ReadFile, _: &mut Self::Context) -> Self::Result {

@@ -9,20 +9,26 @@ use crate::bubblewrap::{self, Host, View};
 use crate::cgroup::{GroupLimits, GroupUsage, Pool, Slot};
 use crate::files::Root;
 use crate::ground::{self, Ground, Layers, Seat};
-use crate::inside::{Bounds, Ended, Inside};
+use crate::inside::{Bounds, Ended, Inside, kill_job};
 use crate::protocol::{Limits, Report, Request};
 use crate::provision::Prepared;
 use crate::sandbox::Sandbox;
+use crate::shell::wire::Elsewhere;
+use crate::shell::{self, PtyTerminal, Shell, ShellError, SystemClock, script};
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
 use crate::{diff, failure, patch, private};
-use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
+use gametape_schemas::message::{
+    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
+};
 use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -70,7 +76,9 @@ pub struct LocalSandbox {
     closing: AtomicBool,
     /// One operation at a time: while files are read here, no command runs inside.
     /// `None` once it is closed.
-    standing: Mutex<Option<Standing>>,
+    standing: Arc<Mutex<Option<Standing>>>,
+    /// Started when it is first spoken to.
+    shell: Mutex<Option<Shell>>,
     used: Mutex<SandboxUsage>,
 }
 
@@ -199,7 +207,7 @@ impl LocalSandbox {
             opened,
             handle: inside.handle().map_err(failure::exec)?,
             closing: AtomicBool::new(false),
-            standing: Mutex::new(Some(Standing {
+            standing: Arc::new(Mutex::new(Some(Standing {
                 inside,
                 root,
                 ground,
@@ -207,7 +215,8 @@ impl LocalSandbox {
                 group: GroupUsage::default(),
                 _warden: warden,
                 _seat: seat,
-            })),
+            }))),
+            shell: Mutex::default(),
             used: Mutex::default(),
         })
     }
@@ -341,7 +350,76 @@ impl LocalSandbox {
     }
 }
 
+impl LocalSandbox {
+    fn start_shell(&self) -> Result<Shell, Failure> {
+        let request = self.request(&script::BASH.map(str::to_owned), &[]);
+        let terminal = PtyTerminal::start(|terminal| {
+            let mut turn = guard(&self.standing);
+            let closed = || io::Error::other("the sandbox is closed");
+            let standing = turn.as_mut().ok_or_else(closed)?;
+            let job = standing.inside.start_on_terminal(&request, terminal)?;
+            Ok(Box::new(Bash {
+                standing: self.standing.clone(),
+                handle: standing.inside.handle()?,
+                job,
+            }))
+        });
+        let terminal = terminal.map_err(ShellError::Io)?;
+        let nonce = nonce().map_err(ShellError::Io)?;
+        let clock = Box::new(SystemClock::default());
+        Ok(Shell::new(Box::new(terminal), &nonce, clock)?)
+    }
+}
+
+/// The bash of a sandbox.
+#[derive(Debug)]
+struct Bash {
+    standing: Arc<Mutex<Option<Standing>>>,
+    handle: UnixStream,
+    job: u64,
+}
+
+impl Elsewhere for Bash {
+    fn ended(&mut self) -> Option<Option<i32>> {
+        match self.standing.try_lock() {
+            Ok(mut turn) => match &mut *turn {
+                Some(standing) => standing.inside.ended_on_terminal(self.job),
+                None => Some(None),
+            },
+            // A command runs beside it: the next look tells.
+            Err(_) => None,
+        }
+    }
+
+    fn kill(&mut self) {
+        kill_job(self.handle.as_fd(), self.job);
+    }
+}
+
+/// Random letters and digits.
+fn nonce() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 impl Sandbox for LocalSandbox {
+    fn shell(&self, input: &ShellInput) -> Result<ShellObservation, Failure> {
+        let mut shell = guard(&self.shell);
+        if self.closing.load(Ordering::Acquire) {
+            return Err(failure::gone(&input.sandbox));
+        }
+        let running = match &mut *shell {
+            Some(running) if !running.is_dead() => running,
+            other => other.insert(self.start_shell()?),
+        };
+        let observation = running.run(&shell::Input::from(input));
+        if self.closing.load(Ordering::Acquire) {
+            return Err(failure::gone(&input.sandbox));
+        }
+        Ok(observation)
+    }
+
     fn exec(&self, request: &Exec) -> Result<ExecOutcome, Failure> {
         let inner = self.request(&request.argv, &request.env);
         let bounds = Bounds {
@@ -481,6 +559,9 @@ impl Sandbox for LocalSandbox {
         }
         standing.inside.end().map_err(|e| failure::files(&e))?;
         drop(standing);
+        // Whoever waits for the shell hears of its end.
+        drop(turn);
+        *guard(&self.shell) = None;
         private::remove(&self.private).map_err(|e| failure::files(&e))?;
         Ok(used.clone())
     }

@@ -14,7 +14,7 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::*;
 use futures_util::StreamExt;
 use gametape_schemas::message::{Exec, ExecOutcome};
-use gametape_schemas::{Failure, SandboxId};
+use gametape_schemas::{Failure, ResourceLimit, SandboxId};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -320,6 +320,7 @@ fn outcome(ran: Ran, note: &str) -> ExecOutcome {
         stdout: ran.stdout.text(),
         stderr: ran.stderr.text(),
         wall_ms: ran.wall.as_millis() as u64,
+        limit: ran.code.is_none().then_some(ResourceLimit::WallTime),
     }
 }
 
@@ -336,6 +337,7 @@ fn too_long(argv: &[String]) -> ExecOutcome {
         stderr: format!("{name}: {why}\n"),
         truncated_bytes: 0,
         wall_ms: 0,
+        limit: None,
     }
 }
 

@@ -12,10 +12,12 @@ use super::tree::Tree;
 use crate::sandbox::Sandbox;
 use crate::tree::{Odd, Snapshot};
 use crate::{diff, failure, patch};
-use gametape_schemas::Failure;
-use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
+use gametape_schemas::message::{
+    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
+};
+use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -51,6 +53,9 @@ pub struct DockerSandbox {
     hidden: BTreeSet<String>,
     /// One operation at a time: while the tree is looked at, nothing runs inside.
     turn: Mutex<Seen>,
+    commands: AtomicU64,
+    /// Limits that struck so far, each once.
+    limits: Mutex<Vec<ResourceLimit>>,
 }
 
 fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
@@ -124,6 +129,8 @@ impl DockerSandbox {
             hidden,
             // What was put in is what is there.
             turn: Mutex::new(Some(tree)),
+            commands: AtomicU64::new(0),
+            limits: Mutex::default(),
         })
     }
 
@@ -162,15 +169,26 @@ impl Sandbox for DockerSandbox {
         if self.inside.is_closed() {
             return Err(failure::gone(&request.sandbox));
         }
+        let was_short = guard(&self.inside.usage).now.out_of_memory;
         let seen: &mut Seen = &mut held;
         let ran = client::wait(async { self.inside.run(request, seen).await })?;
         if self.inside.is_closed() {
             return Err(failure::gone(&request.sandbox));
         }
-        ran.map_err(|trouble| match trouble {
+        let mut ran = ran.map_err(|trouble| match trouble {
             Trouble::Refused(why) => failure::exec(why),
             other => self.inside.failure(other),
-        })
+        })?;
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        if !was_short && guard(&self.inside.usage).now.out_of_memory {
+            ran.limit = Some(ResourceLimit::Memory);
+        }
+        let mut limits = guard(&self.limits);
+        if let Some(limit) = ran.limit.filter(|limit| !limits.contains(limit)) {
+            limits.push(limit);
+        }
+        drop(limits);
+        Ok(ran)
     }
 
     fn read(&self, path: &str) -> Result<FileRead, Failure> {
@@ -260,7 +278,11 @@ impl Sandbox for DockerSandbox {
         )
     }
 
-    fn close(&self) -> Result<(), Failure> {
+    fn shell(&self, _: &ShellInput) -> Result<ShellObservation, Failure> {
+        Err(failure::no_shell())
+    }
+
+    fn close(&self) -> Result<SandboxUsage, Failure> {
         let inside = &self.inside;
         if !inside.closed.swap(true, Ordering::SeqCst) {
             inside.count();
@@ -272,7 +294,17 @@ impl Sandbox for DockerSandbox {
         }
         // A command that was under way sees it, and ends.
         let _turn = guard(&self.turn);
-        Ok(())
+        let ledger = guard(&self.inside.usage);
+        let used = ledger.now.after(ledger.before);
+        Ok(SandboxUsage {
+            wall_ms: used.wall_ms,
+            commands: self.commands.load(Ordering::Relaxed),
+            cpu_us: used.cpu_us,
+            peak_memory_bytes: Some(used.peak_memory_bytes),
+            written_bytes: Some(used.written_bytes),
+            processes_peak: Some(used.processes),
+            limits: guard(&self.limits).clone(),
+        })
     }
 }
 

@@ -61,6 +61,7 @@ pub fn prepared() -> Option<Arc<Prepared>> {
         std::fs::set_permissions(directory.path(), open).ok()?;
         let files = files();
         tree::write(&directory.path().join("repository"), &files, None).ok()?;
+        tree::write(&directory.path().join("tree"), &files, None).ok()?;
         let recipe = EnvironmentRecipe {
             package: PinnedPackage {
                 name: "contract".into(),
@@ -74,16 +75,13 @@ pub fn prepared() -> Option<Arc<Prepared>> {
             skip_tests: vec![],
             layout: 0,
         };
-        let prepared = Prepared {
-            directory: directory.path().to_owned(),
-            manifest: Manifest {
-                layout: 0,
-                recipe,
-                tree: tree::digest_of(&files),
-                interpreter,
-            },
-            files,
+        let manifest = Manifest {
+            layout: 0,
+            recipe,
+            tree: tree::digest_of(&files),
+            interpreter,
         };
+        let prepared = Prepared::by_hand(directory.path().to_owned(), manifest, files);
         Some((directory, Arc::new(prepared)))
     });
     made.as_ref().map(|(_, prepared)| prepared.clone())
@@ -112,6 +110,7 @@ pub fn local(test: &str, work: impl FnOnce(Open<'_>)) {
             number,
             label: test.to_owned(),
             limits: Limits::default(),
+            groups: None,
             patches,
             hidden,
         });
