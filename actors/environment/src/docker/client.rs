@@ -218,17 +218,22 @@ impl Engine {
         limited("download", self.settings.slow, reading).await
     }
 
-    /// One look at a container's counters.
-    pub(super) async fn stats(&self, container: &str) -> Result<ContainerStatsResponse, Trouble> {
-        let options = StatsOptionsBuilder::default()
-            .stream(false)
-            .one_shot(true)
-            .build();
-        let mut stream = self.docker.stats(container, Some(options)).boxed();
-        let first = async { Ok(stream.next().await.transpose()?) };
-        limited("stats", self.settings.call, first)
-            .await?
-            .ok_or_else(|| Trouble::Gone("no counters came".to_owned()))
+    /// How many processes a container has now, counted from outside; `None` where the
+    /// engine has no `ps` to count with.
+    pub(super) async fn processes(&self, container: &str) -> Result<Option<u64>, Trouble> {
+        let options = None::<TopOptions>;
+        let call = self.docker.top_processes(container, options);
+        match self.call("count of processes", call).await {
+            Ok(found) => Ok(Some(found.processes.map_or(0, |all| all.len() as u64))),
+            Err(Trouble::Refused(why)) if why.contains("is not running") => {
+                Err(Trouble::Conflict(why))
+            }
+            Err(Trouble::Refused(why)) => {
+                tracing::debug!(why, "processes cannot be counted");
+                Ok(None)
+            }
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// Removes a container whatever its state is, with its volumes. Fine when it is gone.

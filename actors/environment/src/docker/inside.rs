@@ -1,7 +1,7 @@
 //! What is done inside a running container: files put in, commands run and ended, the
 //! repository looked at. Everything here waits for the engine.
 
-use super::client::{self, Engine, Trouble};
+use super::client::{Engine, Trouble};
 use super::exec::{self, Order, Ran};
 use super::pack::pack;
 use super::quiet::{self, Quiet, Usage};
@@ -246,6 +246,7 @@ impl Inside {
             name,
             "a command cannot be ended: its container is restarted"
         );
+        self.count().await;
         // Nothing moves while the tree is read.
         engine
             .call("pause", engine.docker.pause_container(name))
@@ -267,6 +268,7 @@ impl Inside {
         engine.slow("wait", ended).await?;
         {
             let mut usage = guard(&self.usage);
+            // Its counters begin again with it.
             usage.before = usage.now.after(usage.before);
             usage.now = Usage::default();
         }
@@ -275,25 +277,12 @@ impl Inside {
     }
 
     /// Looks at the counters. What cannot be had is not counted: it is no reason to fail.
-    pub(super) fn count(&self) {
-        let mut usage = guard(&self.usage).now;
-        let counting = async {
-            let (engine, name) = (&self.engine, &self.container);
-            usage.see(&engine.stats(name).await?);
-            let near = (self.bounds.memory_mib << 20) / 10 * 9;
-            // Only then somebody may have been killed; and the second version of control
-            // groups gives no peak from outside.
-            if usage.peak_memory_bytes >= near || !self.is_closed() {
-                let said = exec::script(engine, name, quiet::COUNTERS).await?;
-                usage.read(&said.stdout.text());
-            }
-            Ok::<(), Trouble>(())
-        };
-        if let Ok(Err(trouble)) = client::wait(counting) {
-            tracing::debug!(?trouble, "a container's counters cannot be read");
+    pub(super) async fn count(&self) {
+        match exec::script(&self.engine, &self.container, quiet::COUNTERS).await {
+            Ok(said) => guard(&self.usage).now.read(&said.stdout.text()),
+            Err(trouble) => tracing::debug!(?trouble, "a container's counters cannot be read"),
         }
-        usage.wall_ms = self.opened.elapsed().as_millis() as u64;
-        guard(&self.usage).now = usage;
+        guard(&self.usage).now.wall_ms = self.opened.elapsed().as_millis() as u64;
     }
 }
 

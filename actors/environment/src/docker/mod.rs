@@ -13,8 +13,8 @@
 //!   - [`plan`]: what a patch changes
 //! - [`mod@reap`]: what dead processes left
 //!
-//! The repository comes out as one archive after each command in which it is looked at,
-//! and reading, writing and the diff are answered from that: no path of an agent's is
+//! The repository comes out as one archive, once after each command that may have changed
+//! it, and reading, writing and the diff are answered from that: no path of an agent's is
 //! resolved by the host or by the engine, and nothing is unpacked.
 
 pub mod archive;

@@ -143,7 +143,8 @@ impl DockerSandbox {
     pub fn usage(&self) -> Usage {
         if !self.inside.is_closed() {
             let _turn = guard(&self.turn);
-            self.inside.count();
+            // Without an engine the last figures stand.
+            let _ = client::wait(self.inside.count());
         }
         let ledger = guard(&self.inside.usage);
         ledger.now.after(ledger.before)
@@ -284,12 +285,15 @@ impl Sandbox for DockerSandbox {
 
     fn close(&self) -> Result<SandboxUsage, Failure> {
         let inside = &self.inside;
-        if !inside.closed.swap(true, Ordering::SeqCst) {
-            inside.count();
-        }
+        let is_first = !inside.closed.swap(true, Ordering::SeqCst);
         if !inside.removed.load(Ordering::SeqCst) {
             // When the engine is gone now, the next closing or the drop tries again.
-            client::wait(async { inside.engine.remove(&inside.container).await })??;
+            client::wait(async {
+                if is_first {
+                    inside.count().await;
+                }
+                inside.engine.remove(&inside.container).await
+            })??;
             inside.removed.store(true, Ordering::SeqCst);
         }
         // A command that was under way sees it, and ends.
