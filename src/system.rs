@@ -86,6 +86,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         n => n,
     };
     let mut options = EnvironmentOptions::usual(paths.cache.clone(), parallel)?;
+    options.backend = config.limits.sandbox;
     for package in &config.packages {
         options.known.push(crate::forge::package(&package.name)?);
     }

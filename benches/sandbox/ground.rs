@@ -44,7 +44,9 @@ impl Environment {
             interpreter: python::interpreter()?,
         };
         let directory = directory.to_owned();
-        Ok(Self(Arc::new(Prepared::by_hand(directory, manifest, files))))
+        Ok(Self(Arc::new(Prepared::by_hand(
+            directory, manifest, files,
+        ))))
     }
 }
 

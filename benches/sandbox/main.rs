@@ -77,7 +77,9 @@ fn bare() -> Outcome<()> {
         .args(["--unshare-pid", "--unshare-net", "--unshare-ipc"])
         .args(["--unshare-uts", "--unshare-cgroup-try", "--as-pid-1"])
         .args(["--die-with-parent", "--new-session", "--ro-bind", "/", "/"])
-        .args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "true"])
+        .args([
+            "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "true",
+        ])
         .status()?;
     status.success().then_some(()).ok_or("bwrap failed".into())
 }
@@ -97,8 +99,13 @@ fn main() -> Outcome<()> {
         println!("SKIPPED: docker run: {reason}");
     }
 
-    let [mut ours, mut bwrap, mut engine, mut over_small, mut over_large] =
-        [(); 5].map(|()| Times(Vec::new()));
+    let [
+        mut ours,
+        mut bwrap,
+        mut engine,
+        mut over_small,
+        mut over_large,
+    ] = [(); 5].map(|()| Times(Vec::new()));
     // The first ones make what the later ones find: a namespace, a control group.
     sandboxes.once(&small)?;
     sandboxes.once(&large)?;

@@ -63,7 +63,9 @@ impl Ground {
     /// # Errors
     /// The private directory cannot be made. What else cannot be had is done without.
     pub fn lay(plan: &Plan) -> io::Result<Self> {
-        std::fs::DirBuilder::new().mode(0o700).create(&plan.private)?;
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&plan.private)?;
         let mut layers = Layers::Plain;
         if plan.owner.is_some() {
             let limited = own_mounts().and_then(|()| limit(plan));
@@ -238,7 +240,9 @@ fn map(holder: &mut std::process::Child, owner: u32) -> io::Result<OwnedFd> {
     for map in ["uid_map", "gid_map"] {
         std::fs::write(format!("/proc/{id}/{map}"), format!("0 {owner} 1\n"))?;
     }
-    Ok(File::open(format!("/proc/{id}/ns/user"))?.as_fd().try_clone_to_owned()?)
+    Ok(File::open(format!("/proc/{id}/ns/user"))?
+        .as_fd()
+        .try_clone_to_owned()?)
 }
 
 /// Numbers of the sandboxes that are open in this process: the lowest that is free, so

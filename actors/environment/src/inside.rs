@@ -112,7 +112,10 @@ impl Inside {
                             "it does not come up",
                         ));
                     }
-                    wait_for(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], left)?;
+                    wait_for(
+                        &mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)],
+                        left,
+                    )?;
                 }
             }
         }
@@ -200,7 +203,10 @@ impl Inside {
                     if left.is_zero() {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not start"));
                     }
-                    wait_for(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], left)?;
+                    wait_for(
+                        &mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)],
+                        left,
+                    )?;
                 }
             }
         }
@@ -276,7 +282,9 @@ impl Inside {
     fn hear(&self) -> io::Result<Heard> {
         match receive(self.socket.as_fd()) {
             // What cannot be read is not from our helper: the sandbox is no more.
-            Ok(Some((bytes, _))) => Ok(serde_json::from_slice(&bytes).map_or(Heard::End, Heard::Said)),
+            Ok(Some((bytes, _))) => {
+                Ok(serde_json::from_slice(&bytes).map_or(Heard::End, Heard::Said))
+            }
             Ok(None) => Ok(Heard::End),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
             Err(e) => Err(e),

@@ -56,6 +56,6 @@ pub mod tree;
 pub mod upper;
 pub mod warden;
 
-pub use actor::{EnvironmentActor, EnvironmentOptions, helper_beside};
+pub use actor::{Backend, EnvironmentActor, EnvironmentOptions, helper_beside};
 pub use probe::{Layer, probe};
 pub use protocol::Limits;

@@ -88,12 +88,12 @@ struct Standing {
     inside: Inside,
     root: Root,
     ground: Ground,
-    /// Emptied and given back when it is dropped.
+    /// Its mounts go with it.
+    _warden: Warden,
+    /// Emptied and given back when it is dropped: after the files, which count as memory.
     slot: Option<Slot>,
     /// What it had used when the last command ended.
     group: GroupUsage,
-    /// Its mounts go with it.
-    _warden: Warden,
     _seat: Seat,
 }
 
@@ -146,11 +146,7 @@ impl LocalSandbox {
         })
     }
 
-    fn make(
-        plan: OpenPlan<'_>,
-        base: Snapshot,
-        hidden: BTreeSet<String>,
-    ) -> Result<Self, Failure> {
+    fn make(plan: OpenPlan<'_>, base: Snapshot, hidden: BTreeSet<String>) -> Result<Self, Failure> {
         let opened = Instant::now();
         let private = plan.private.clone();
         let io = |error: io::Error| failure::open(&private, &error);

@@ -8,10 +8,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
-use std::fmt::Debug;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
