@@ -570,7 +570,8 @@ fn struck(
     before: &GroupUsage,
     is_full: bool,
 ) -> Option<ResourceLimit> {
-    let grew = |of: fn(&GroupUsage) -> Option<u64>| of(now) > of(before);
+    // Before the first command nothing was counted: as good as zero.
+    let grew = |of: fn(&GroupUsage) -> Option<u64>| of(now).unwrap_or(0) > of(before).unwrap_or(0);
     let signal = ended.reports.iter().find_map(|report| match report {
         Report::Ended { signal, .. } => *signal,
         _ => None,
@@ -707,6 +708,24 @@ mod tests {
             "GT-SANDBOX-EXEC"
         );
         assert_eq!(code(&[Report::Started]), "GT-SANDBOX-DIED");
+    }
+
+    #[test]
+    fn a_limit_struck_when_its_counter_grew() {
+        let counted = |oom_kills, pids_denied| GroupUsage {
+            oom_kills: Some(oom_kills),
+            pids_denied: Some(pids_denied),
+            ..GroupUsage::default()
+        };
+        let struck = |now, before| struck(&ended(&[], false), &now, &before, false);
+        let first = GroupUsage::default();
+        assert_eq!(struck(counted(0, 0), first), None);
+        assert_eq!(struck(first, first), None);
+        let memory = Some(ResourceLimit::Memory);
+        assert_eq!(struck(counted(1, 1), first), memory);
+        assert_eq!(struck(counted(1, 1), counted(1, 1)), None);
+        let processes = Some(ResourceLimit::Processes);
+        assert_eq!(struck(counted(1, 2), counted(1, 1)), processes);
     }
 
     #[test]
