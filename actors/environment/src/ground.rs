@@ -240,9 +240,9 @@ fn map(holder: &mut std::process::Child, owner: u32) -> io::Result<OwnedFd> {
     for map in ["uid_map", "gid_map"] {
         std::fs::write(format!("/proc/{id}/{map}"), format!("0 {owner} 1\n"))?;
     }
-    Ok(File::open(format!("/proc/{id}/ns/user"))?
+    File::open(format!("/proc/{id}/ns/user"))?
         .as_fd()
-        .try_clone_to_owned()?)
+        .try_clone_to_owned()
 }
 
 /// Numbers of the sandboxes that are open in this process: the lowest that is free, so

@@ -165,7 +165,7 @@ impl LocalSandbox {
             inodes: plan.limits.inodes,
         };
         let ground = warden.run(move || Ground::lay(&asked));
-        let ground = ground.flatten().map_err(io)?;
+        let ground = ground.and_then(|laid| laid).map_err(io)?;
         let root = furnish(&ground, &plan.prepared.files, &base, owner).map_err(io)?;
         let interpreter = &plan.prepared.manifest.interpreter;
         let view = View {
@@ -179,7 +179,7 @@ impl LocalSandbox {
         let words: Vec<OsString> = bubblewrap::arguments(&plan.host, &view);
         let bwrap = plan.host.bwrap.clone();
         let inside = warden.run(move || Inside::start(&bwrap, &words));
-        let mut inside = inside.flatten().map_err(failure::exec)?;
+        let mut inside = inside.and_then(|started| started).map_err(failure::exec)?;
         let limits = GroupLimits {
             memory_bytes: Some(plan.limits.memory_mib << 20),
             processes: Some(plan.limits.processes),

@@ -116,11 +116,13 @@ fn label_of(at: &Path) -> String {
 }
 
 /// A command that leaves its session, its group and its parent, and minds no signal that
-/// can be minded. The place of the test is in every command line.
+/// can be minded. The place of the test is in the environment of all that comes of it.
 fn daemons(at: &Path) -> String {
     let at = at.display();
-    let sleeper = format!("{TRAP}; while :; do sleep 600; done # {at}");
-    format!("setsid sh -c '{sleeper}' & setsid setsid sh -c '{sleeper}' & {sleeper}")
+    let sleeper = format!("{TRAP}; while :; do sleep 600; done");
+    format!(
+        "export PLACE={at}; setsid sh -c '{sleeper}' & setsid setsid sh -c '{sleeper}' & {sleeper}"
+    )
 }
 
 fn busy(sandbox: &dyn Sandbox, script: &str) {
@@ -137,13 +139,14 @@ fn spoken_to(sandbox: &dyn Sandbox, at: &Path) {
     });
 }
 
-/// Processes that name a place in their command line.
+/// Processes that name a place in their command line or in their environment.
 fn processes_of(at: &Path) -> Vec<String> {
     let word = at.display().to_string();
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| {
         let id: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let read = |name| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        let line = [read("cmdline"), read("environ")].concat();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         line.contains(&word).then(|| format!("{id}: {line}"))
     });
@@ -248,7 +251,8 @@ fn one(at: &Path, environment: &Path, seed: u64, words: u64, tally: &mut Tally) 
     Groups::detect().sweep();
     drop(owned);
     tally.directories_swept += swept;
-    assert_eq!(groups_of(process), [PathBuf::new(); 0]);
+    let left = groups_of(process);
+    assert!(left.is_empty(), "control groups stay: {left:?}");
     let left = std::fs::read_dir(at.join("s")).unwrap().flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
     assert_eq!(left, [".lock"]);

@@ -45,14 +45,14 @@ fn files() -> Snapshot {
 
 /// An environment made here: the host's interpreter, no packages.
 pub fn prepared() -> Option<Arc<Prepared>> {
-    static MADE: OnceLock<Option<(tempfile::TempDir, Arc<Prepared>)>> = OnceLock::new();
+    // A static is never dropped: the next run of these tests removes the directory.
+    static MADE: OnceLock<Option<(Owned, Arc<Prepared>)>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let directory = tempfile::Builder::new()
-            .prefix("gametape-contract-")
-            .tempdir()
-            .ok()?;
-        let prepared = prepare(directory.path())?;
-        Some((directory, Arc::new(prepared)))
+        let owned = Owned::new(&std::env::temp_dir().join("gametape-contract")).ok()?;
+        let directory = owned.0.place(0);
+        std::fs::create_dir(&directory).ok()?;
+        let prepared = prepare(&directory)?;
+        Some((owned.0, Arc::new(prepared)))
     });
     made.as_ref().map(|(_, prepared)| prepared.clone())
 }
