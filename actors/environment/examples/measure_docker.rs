@@ -73,6 +73,10 @@ fn main() {
     median("exec true", 40, |_| {
         at.exec(&exec(&["true"])).unwrap();
     });
+    // Its counters are asked for, too.
+    median("exec false", 40, |_| {
+        at.exec(&exec(&["false"])).unwrap();
+    });
     median("write", 40, |run| {
         at.write("measure.txt", &run.to_string()).unwrap();
     });

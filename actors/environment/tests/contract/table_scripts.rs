@@ -70,7 +70,7 @@ print('tried')
 /// The interpreter may lie below the host's /root: the way there is all that shows.
 pub const SECRETS: &str = r#"
 import os, sys
-for path in ('/etc/shadow', '/root/.bashrc', '/proc/1/root/etc/shadow', '/proc/1/cwd/etc/shadow', os.environ['CANARY']):
+for path in ('/etc/shadow', '/proc/1/cwd/etc/shadow', os.path.join('/proc/1/root', 'etc/shadow'), os.environ['CANARY']):
     try:
         open(path).read(); print('ALLOWED', path)
     except OSError:
@@ -240,7 +240,7 @@ send(os.getppid())
 
 pub const NEIGHBOUR: &str = r#"
 import os
-roots = ['/'] + [f'/proc/{p}/root/' for p in os.listdir('/proc') if p.isdigit()]
+roots = ['/'] + [f'/proc/{p}/root' for p in os.listdir('/proc') if p.isdigit()]
 for root in roots:
     for place, directories, files in os.walk(root):
         if place.rstrip('/').endswith(('/proc', '/sys')): directories.clear()
