@@ -17,6 +17,7 @@
 //! - `upcast`: bodies of earlier versions, and how to add the next
 //! - [`trajectory`]: the fold from events to attempts
 //! - [`dataset`]: rows that training reads
+//! - [`formats`]: rows and reports of SWE-bench and its relatives
 //! - [`message`]: what actors say to one another
 //! - [`deadline`], [`ask`]: how long they wait for an answer, and how they ask
 
@@ -30,6 +31,7 @@ pub mod deadline;
 pub mod divergence;
 pub mod event;
 pub mod failure;
+pub mod formats;
 pub mod ids;
 pub mod message;
 pub mod task;
