@@ -20,8 +20,10 @@ pub struct Graded {
     pub strict: Verdict,
     /// What the strict rules find fault with.
     pub why: Vec<Why>,
-    /// A sign that the environment broke, if the official verdict is unresolved.
+    /// A sign in the log that the environment broke, if the official verdict is unresolved.
     pub sign: Option<Sign>,
+    /// The same, in the log and in what the harness wrote beside it.
+    pub sign_beside: Option<Sign>,
     /// How many tests the log names.
     pub tests: usize,
 }
@@ -46,10 +48,11 @@ pub fn grade(task: &TaskRow, spec: &Spec, log: &Source) -> Result<Graded> {
     if !graded.swebench.resolved {
         let mut signs = Signs::default();
         signs.look(log.open()?)?;
+        graded.sign = signs.found();
         if let Some(beside) = log.open_beside()? {
             signs.look(beside)?;
         }
-        graded.sign = signs.found();
+        graded.sign_beside = signs.found();
     }
     Ok(graded)
 }

@@ -83,7 +83,7 @@ impl Scored {
                 (_, None | Some(Outcome::Error(_))) => &mut report.error_ids,
                 (_, Some(Outcome::Graded(graded))) => {
                     report.completed_ids.push(id.to_owned());
-                    if let Some(sign) = graded.sign {
+                    if let Some(sign) = graded.sign_beside {
                         report
                             .failure_reasons
                             .insert(id.to_owned(), sign.reason.to_owned());
