@@ -11,8 +11,8 @@ use std::io::{ErrorKind, Read, Result};
 /// only searched for markers. It bounds the memory of a log of a single line.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// Bytes read at a time.
-const CHUNK: usize = 1 << 18;
+/// Bytes read at a time. Most logs are a few times as long.
+const CHUNK: usize = 1 << 16;
 
 /// A line without its end, or a piece of one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,6 +4,7 @@
 use super::LogParser;
 use crate::score::lines::{strip, text, words};
 use crate::score::statuses::{Status, Statuses};
+use memchr::memmem;
 
 /// Reads such a log.
 #[derive(Default)]
@@ -29,13 +30,14 @@ const MIGRATION: &str = "Applying sites.0002_alter_domain_unique...test_no_migra
 impl LogParser for Django {
     fn line(&mut self, line: &[u8], out: &mut Statuses) {
         let raw = text(line);
-        self.mend(&raw);
-        let mut line = strip(&raw);
-        if line.contains(VERSION) {
+        // Every test but the last two kinds has three dots in its line.
+        let dotted = memmem::find(line, b"...").is_some();
+        self.mend(&raw, dotted);
+        if memmem::find(line, VERSION.as_bytes()).is_some() {
             out.set(VERSION, Status::Passed);
         }
-        // Every test but the last two kinds has three dots in its line.
-        if line.contains(" ...") {
+        let mut line = strip(&raw);
+        if dotted {
             if let Some((test, _)) = line.split_once(" ... ") {
                 self.previous = Some(test.to_owned());
             }
@@ -87,7 +89,7 @@ impl LogParser for Django {
 
 impl Django {
     /// Follows the three known messages that tear the line of a test.
-    fn mend(&mut self, line: &str) {
+    fn mend(&mut self, line: &str, dotted: bool) {
         if line == "ok" {
             if self.silenced {
                 self.mended.extend(self.torn.take());
@@ -95,6 +97,13 @@ impl Django {
             self.mended.extend(self.torn_before.take());
         }
         self.torn_before = None;
+        if dotted {
+            self.tear(line);
+        }
+        self.silenced = self.torn.is_some() && line.ends_with(" silenced).");
+    }
+
+    fn tear(&mut self, line: &str) {
         if let Some((test, after)) = torn(line, "Internal Server Error: /")
             && after.ends_with('/')
         {
@@ -110,7 +119,6 @@ impl Django {
         {
             self.torn = Some(test.to_owned());
         }
-        self.silenced = self.torn.is_some() && line.ends_with(" silenced).");
     }
 }
 

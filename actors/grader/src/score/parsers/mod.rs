@@ -6,11 +6,13 @@
 //! - [`django`], [`sympy`]: runners of their own
 //! - [`plain`]: runners of other languages that say everything of a test on one line
 //! - [`stateful`]: those for which lines before matter
-//! - [`whole`]: those that need the whole output at once
+//! - [`whole`], [`p5`], [`doctest`]: those that need the whole output at once
 //!
 //! A parser is fed line by line and never refuses a line.
 
 pub mod django;
+pub mod doctest;
+pub mod p5;
 pub mod plain;
 pub mod pytest;
 pub mod stateful;
@@ -110,6 +112,11 @@ const PARSERS: &[(&str, Start)] = &[
     ("parse_log_eslint", keeps!(whole::Eslint)),
     ("parse_log_p5js", keeps!(whole::P5)),
     ("parse_log_prismjs", keeps!(whole::Prism)),
+    // Variants of `parse_log_next` and `parse_log_lighthouse`, by version.
+    ("next_karma", keeps!(whole::NextKarma)),
+    ("next_cypress", keeps!(whole::NextCypress)),
+    ("lighthouse_mocha", keeps!(whole::LighthouseMocha)),
+    ("lighthouse_json", keeps!(whole::LighthouseJson)),
     // C and C++
     ("parse_log_redis", each_line!(plain::redis)),
     ("parse_log_jq", each_line!(plain::jq)),

@@ -63,12 +63,12 @@ impl LogParser for Karma {
 /// Suites by indentation: each line that is no test opens one, and closes those that are
 /// not further out.
 #[derive(Default)]
-struct Outline {
+pub(super) struct Outline {
     suites: Vec<(String, usize)>,
 }
 
 impl Outline {
-    fn open(&mut self, line: &str) {
+    pub(super) fn open(&mut self, line: &str) {
         let indent = line.chars().take_while(|c| is_space(*c)).count();
         if indent == 0 {
             return;
@@ -79,9 +79,19 @@ impl Outline {
         self.suites.push((strip(line).to_owned(), indent));
     }
 
+    /// The suites and the test. Without a suite a dash is left.
     fn path(&self, test: &str) -> String {
         let suites: Vec<&str> = self.suites.iter().map(|(name, _)| name.as_str()).collect();
         format!("{} - {test}", suites.join(" - "))
+    }
+
+    /// The suites, if any, and the test.
+    pub(super) fn joined(&self, test: &str) -> String {
+        if self.suites.is_empty() {
+            test.to_owned()
+        } else {
+            self.path(test)
+        }
     }
 }
 

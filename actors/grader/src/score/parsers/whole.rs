@@ -3,6 +3,7 @@
 
 use super::LogParser;
 use super::plain::{group, pattern, without_escapes};
+use super::stateful::Outline;
 use crate::score::lines::{is_space, strip, text};
 use crate::score::statuses::{Status, Statuses};
 use serde::Deserialize;
@@ -11,9 +12,6 @@ use Status::{Failed, Passed};
 
 /// How much of an output is kept. What follows is left out.
 pub const MAX_OUTPUT: usize = 64 << 20;
-
-/// So many elements without an end are looked for.
-const MAX_ENDLESS: usize = 64;
 
 /// An output as it grows.
 #[derive(Default)]
@@ -67,7 +65,7 @@ whole!(
 whole!(
     /// p5.js' mocha: only failures, between output in JSON and XML.
     P5,
-    p5
+    super::p5::p5
 );
 whole!(
     /// Prism's mocha: JSON after each call.
@@ -77,7 +75,7 @@ whole!(
 whole!(
     /// doctest's XML.
     Doctest,
-    doctest
+    super::doctest::doctest
 );
 
 fn openlayers(log: &str, out: &mut Statuses) {
@@ -96,6 +94,131 @@ fn openlayers(log: &str, out: &mut Statuses) {
 fn eslint(log: &str, out: &mut Statuses) {
     for found in pattern!(r"\s{2}\d+\)((?s:.*?))\s+(?:.*)Error").captures_iter(log) {
         out.set(&squeezed(group(&found, 1)), Failed);
+    }
+}
+
+whole!(
+    /// Karma as Fusion Next uses it: from each call to its total, the blocks of failed
+    /// assertions left out.
+    NextKarma,
+    next_karma
+);
+whole!(
+    /// Mocha as Lighthouse uses it: from each count of files to its summary.
+    LighthouseMocha,
+    lighthouse_mocha
+);
+whole!(
+    /// Cypress as Fusion Next uses it: suites by their heading.
+    NextCypress,
+    next_cypress
+);
+whole!(
+    /// Mocha's JSON as early Lighthouse logs it, read by its lines.
+    LighthouseJson,
+    lighthouse_json
+);
+
+fn next_karma(log: &str, out: &mut Statuses) {
+    let log = without_escapes(log);
+    let log = pattern!(r"AssertionError:\s+#(?s:.*?)\n\n").replace_all(&log, "");
+    let mut outline = Outline::default();
+    for call in log.split(" xvfb-run ").skip(1) {
+        let call = call
+            .rsplit("Starting browser Chrome")
+            .next()
+            .unwrap_or_default();
+        for line in call
+            .split('\n')
+            .take_while(|line| !line.starts_with("TOTAL"))
+        {
+            let inner = strip(line);
+            if ["ERROR", "LOG", "WARN", "Check", "in"]
+                .iter()
+                .any(|word| inner.starts_with(word))
+            {
+                continue;
+            }
+            let marked = |mark| {
+                line.split_once(mark)
+                    .map(|(_, test)| test.trim_start_matches(is_space))
+            };
+            if let Some(test) = marked('✗') {
+                out.set(&outline.joined(test), Failed);
+            } else if let Some(test) = marked('✓') {
+                out.set(&outline.joined(test), Passed);
+            } else {
+                outline.open(line);
+            }
+        }
+    }
+}
+
+fn lighthouse_mocha(log: &str, out: &mut Statuses) {
+    for run in pattern!(r"running\s\d+\stest\sfiles").split(log).skip(1) {
+        let tests = pattern!(r"\d+\spassing")
+            .split(run)
+            .next()
+            .unwrap_or_default();
+        let mut outline = Outline::default();
+        for line in strip(tests).split('\n') {
+            let inner = strip(line);
+            let found = [
+                (pattern!(r"^✔\s(.*)\s\(\d+m+s\)"), Passed),
+                (pattern!(r"^✔\s(.*)"), Passed),
+                (pattern!(r"^\d+\)\s(.*)\s\(\d+m+s\)"), Failed),
+                (pattern!(r"^\d+\)\s(.*)"), Failed),
+            ]
+            .into_iter()
+            .find_map(|(pattern, status)| Some((pattern.captures(inner)?, status)));
+            match found {
+                Some((test, status)) => out.set(&outline.joined(group(&test, 1)), status),
+                None => outline.open(line),
+            }
+        }
+    }
+}
+
+fn next_cypress(log: &str, out: &mut Statuses) {
+    let heading = pattern!(r"Running:.*\)\n{3}\s{2}(.*)\n");
+    let headings: Vec<_> = heading.captures_iter(log).collect();
+    let range = |index: usize| {
+        headings
+            .get(index)
+            .and_then(|found| found.get(0))
+            .map(|m| m.range())
+    };
+    for (index, found) in headings.iter().enumerate() {
+        let from = range(index).map_or(0, |range| range.end);
+        let to = range(index + 1).map_or(log.len(), |range| range.start);
+        let tests = log.get(from..to).unwrap_or_default();
+        for (pattern, status) in [
+            (pattern!(r"(?m)^\s{4}\d+\)\s(.*)"), Failed),
+            (pattern!(r"(?m)^\s{4}✓\s(.*)\("), Passed),
+        ] {
+            for test in pattern.captures_iter(tests) {
+                let name = format!("{}: {}", group(found, 1), strip(group(&test, 1)));
+                out.set(&name, status);
+            }
+        }
+    }
+}
+
+fn lighthouse_json(log: &str, out: &mut Statuses) {
+    for run in log
+        .split("./node_modules/.bin/mocha --reporter json")
+        .skip(1)
+    {
+        for (list, end, status) in [
+            ("\"passes\": [", "]", Passed),
+            ("\"failures\": [", "],", Failed),
+        ] {
+            let tests = run.rsplit(list).next().unwrap_or_default();
+            let tests = tests.rsplit_once(end).map_or(tests, |(before, _)| before);
+            for test in pattern!(r#"(?m)"fullTitle":\s"(.*)",\n"#).captures_iter(tests) {
+                out.set(group(&test, 1), status);
+            }
+        }
     }
 }
 
@@ -129,202 +252,6 @@ fn prism(log: &str, out: &mut Statuses) {
     }
 }
 
-fn p5(log: &str, out: &mut Statuses) {
-    let log = without_elements(&without_json(&without_escapes(log)));
-    let mut from = 0;
-    // A failure begins a line: `  3) suite`, tests further in on the next ones, a colon.
-    for start in std::iter::once(0).chain(log.match_indices('\n').map(|(at, _)| at + 1)) {
-        if start < from {
-            continue;
-        }
-        let Some(rest) = log.get(start..) else {
-            continue;
-        };
-        let numbered = rest.trim_start_matches(is_space);
-        let after = numbered.trim_start_matches(|c: char| c.is_ascii_digit());
-        let (true, Some(name)) = (after.len() < numbered.len(), after.strip_prefix(')')) else {
-            continue;
-        };
-        let Some(colon) = name.char_indices().take(1001).find(|(_, c)| *c == ':') else {
-            continue;
-        };
-        let name_end = log.len() - name.len() + colon.0;
-        from = name_end + 1;
-        let name = name.get(..colon.0).unwrap_or_default();
-        if steps_in(name) {
-            let parts: Vec<&str> = name.split('\n').map(strip).collect();
-            out.set(&parts.join(":"), Failed);
-        }
-    }
-}
-
-/// Whether every line stands further in than the one before it.
-fn steps_in(name: &str) -> bool {
-    let mut last = 0;
-    name.split('\n').all(|line| {
-        let indent = line.chars().take_while(|c| is_space(*c)).count();
-        std::mem::replace(&mut last, indent) < indent
-    })
-}
-
-/// The log without objects and lists of JSON that begin and end on lines of their own.
-fn without_json(log: &str) -> String {
-    let mut out = String::with_capacity(log.len());
-    let (mut in_object, mut in_list) = (false, false);
-    for line in log.split('\n') {
-        let inner = line.trim_end_matches(is_space);
-        if inner.ends_with('{') {
-            in_object = true;
-        } else if inner.ends_with('[') {
-            in_list = true;
-        } else if inner == "}" && in_object {
-            in_object = false;
-        } else if inner == "]" && in_list {
-            in_list = false;
-        } else if !in_object && !in_list && !is_json_line(inner) {
-            out.push_str(line);
-            out.push('\n');
-        }
-    }
-    out
-}
-
-fn is_json_line(line: &str) -> bool {
-    (line.starts_with('{') && line.ends_with('}')) || (line.starts_with('[') && line.ends_with(']'))
-}
-
-/// The log without elements: from each `<name>` to its `</name>`.
-fn without_elements(log: &str) -> String {
-    let mut out = String::with_capacity(log.len());
-    // Names of which no end is left: they are not looked for again. There are few in any
-    // log that is not made to take long.
-    let mut endless: Vec<String> = Vec::new();
-    let mut at = 0;
-    while let Some(rest) = log.get(at..) {
-        let Some(found) = pattern!(r"<(\w+)>").captures(rest) else {
-            break;
-        };
-        let (tag, name) = (found.get(0).map_or(0..0, |m| m.range()), group(&found, 1));
-        out.push_str(rest.get(..tag.start).unwrap_or_default());
-        if endless.len() >= MAX_ENDLESS || endless.iter().any(|known| known == name) {
-            out.push_str(rest.get(tag.clone()).unwrap_or_default());
-            at += tag.end;
-            continue;
-        }
-        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-        let (mut depth, mut cursor) = (1, at + tag.end);
-        while depth > 0 {
-            let inside = log.get(cursor..).unwrap_or_default();
-            let Some(end) = inside.find(&close) else {
-                break;
-            };
-            depth += inside.get(..end).unwrap_or_default().matches(&open).count();
-            depth -= 1;
-            cursor += end + close.len();
-        }
-        // Elements that do not end keep their beginnings.
-        out.push_str(&open.repeat(depth));
-        if depth > 0 {
-            endless.push(name.to_owned());
-        }
-        at = cursor;
-    }
-    out.push_str(log.get(at..).unwrap_or_default());
-    out
-}
-
-/// Test cases and their subcases: one has passed if every expression in it succeeded.
-fn doctest(log: &str, out: &mut Statuses) {
-    let from = log.find("<doctest").and_then(|at| log.get(at..));
-    let Some(xml) = from.and_then(|xml| xml.find("</doctest>").and_then(|end| xml.get(..end)))
-    else {
-        return;
-    };
-    // Elements that are open, outermost first: a test case's name, or a subcase's number.
-    let mut open: Vec<Element> = Vec::new();
-    let mut subcases: Vec<(String, bool)> = Vec::new();
-    for found in pattern!(r#"<(/?)([\w:.-]+)((?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*(/?)>"#)
-        .captures_iter(xml)
-    {
-        let (closing, tag, own_end) = (&found[1] == "/", &found[2], &found[4] == "/");
-        if closing {
-            open.pop();
-            continue;
-        }
-        let element = match tag {
-            "TestCase" => Element::Case(attribute(&found[3], "name")),
-            "SubCase" => {
-                for element in &open {
-                    if let Element::Case(case) = element {
-                        let name = format!("{case} > {}", attribute(&found[3], "name"));
-                        subcases.push((name, true));
-                    }
-                }
-                Element::Sub(subcases.len().saturating_sub(1))
-            }
-            "Expression" => {
-                let failed = attribute(&found[3], "success") != "true";
-                for element in open.iter().filter(|_| failed) {
-                    if let Element::Sub(number) = element
-                        && let Some((_, passed)) = subcases.get_mut(*number)
-                    {
-                        *passed = false;
-                    }
-                }
-                Element::Other
-            }
-            _ => Element::Other,
-        };
-        if !own_end {
-            open.push(element);
-        }
-    }
-    for (name, passed) in subcases {
-        out.set(&name, if passed { Passed } else { Failed });
-    }
-}
-
-enum Element {
-    Case(String),
-    Sub(usize),
-    Other,
-}
-
-/// An attribute's value; `None` as a word where there is none, as in official names.
-fn attribute(attributes: &str, name: &str) -> String {
-    let found = pattern!(r#"([\w:.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')"#)
-        .captures_iter(attributes)
-        .find(|found| &found[1] == name);
-    let Some(found) = found else {
-        return "None".to_owned();
-    };
-    let value = found.get(2).or(found.get(3)).map_or("", |m| m.as_str());
-    let mut out = String::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((before, after)) = rest.split_once('&') {
-        out.push_str(before);
-        let (entity, left) = after.split_once(';').unwrap_or((after, ""));
-        let character = match entity {
-            "lt" => Some('<'),
-            "gt" => Some('>'),
-            "amp" => Some('&'),
-            "quot" => Some('"'),
-            "apos" => Some('\''),
-            number => number
-                .strip_prefix('#')
-                .and_then(|n| match n.strip_prefix('x') {
-                    Some(hex) => u32::from_str_radix(hex, 16).ok(),
-                    None => n.parse().ok(),
-                })
-                .and_then(char::from_u32),
-        };
-        out.extend(character);
-        rest = left;
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::parse;
@@ -354,16 +281,37 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_taken_out_with_what_is_in_them() {
-        for (log, expected) in [
-            ("a<b>c</b>d", "ad"),
-            ("a<b>c<b>d</b>e</b>f", "af"),
-            ("a<b>c<d>e</d>f", "a<b>cf"),
-            ("a<b><b>c</b>d", "a<b>d"),
-            ("a</b><b>", "a</b><b>"),
-        ] {
-            assert_eq!(without_elements(log), expected);
-        }
+    fn calls_of_karma_and_mocha() {
+        let log = "  early\n+ xvfb-run karma\nx Starting browser Chrome\n  A\n    B\n      ✓ one\n      ✗ two\n\
+                   \x20   LOG: x\nAssertionError: #1\n      ✓ no\n\n  C\n      ✓ three\nTOTAL: 3\n      ✓ late\n";
+        let expected = [
+            ("A - B - one", Passed),
+            ("A - B - two", Failed),
+            ("C - three", Passed),
+        ];
+        check("next_karma", log, &expected);
+        // The first line has lost its indentation: it opens no suite.
+        let log = "✔ no\nrunning 3 test files\n  A\n    ✔ one (3ms)\n  B\n    1) two\n  2 passing\n  ✔ late\n";
+        check(
+            "lighthouse_mocha",
+            log,
+            &[("one", Passed), ("B - two", Failed)],
+        );
+    }
+
+    #[test]
+    fn headings_and_titles() {
+        let log = "Running:  a.js  (1 of 2)\n\n\n  Suite A\n    ✓ one (3ms)\n    1) two\n\
+                   Running:  b.js  (2 of 2)\n\n\n  Suite B\n    ✓ three (1ms)\n";
+        let expected = [
+            ("Suite A: one", Passed),
+            ("Suite A: two", Failed),
+            ("Suite B: three", Passed),
+        ];
+        check("next_cypress", log, &expected);
+        let log = "./node_modules/.bin/mocha --reporter json\n{\"failures\": [\n {\n  \"fullTitle\": \"a\",\n }\n],\n\
+                   \"passes\": [\n {\n  \"fullTitle\": \"b\",\n }\n]}\n";
+        check("lighthouse_json", log, &[("a", Failed), ("b", Passed)]);
     }
 
     #[test]
