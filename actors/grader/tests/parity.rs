@@ -9,7 +9,7 @@
 #![allow(clippy::unwrap_used)]
 
 use gametape_grader::score::{Outcome, Rules, ScoreOptions, Scored, Unscored, score};
-use gametape_schemas::formats::RunReport;
+use gametape_schemas::formats::{RunReport, TaskRow, rows};
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -226,10 +226,8 @@ fn rows_of_real_task_sets_come_out_as_they_went_in() {
         assert_eq!(again, raw, "{}", file.display());
         for row in &raw {
             // As JSON lines they say the same.
-            let line = serde_json::to_vec(row).unwrap();
-            let read = gametape_schemas::formats::TaskRow::read_all(&line)
-                .rows
-                .remove(0);
+            let line = rows::to_lines([row]).unwrap();
+            let read = TaskRow::read_all(line.as_bytes()).rows.remove(0);
             assert_eq!(read.row(), row);
         }
     }

@@ -110,6 +110,19 @@ fn first_line(text: &[u8]) -> (&[u8], bool) {
     }
 }
 
+/// Rows as JSON lines.
+///
+/// # Errors
+/// None are known: a row is plain data.
+pub fn to_lines<'a>(rows: impl IntoIterator<Item = &'a Row>) -> serde_json::Result<String> {
+    let mut out = String::new();
+    for row in rows {
+        out.push_str(&serde_json::to_string(row)?);
+        out.push('\n');
+    }
+    Ok(out)
+}
+
 fn lines(text: &[u8]) -> Vec<(Place, Result<Row, String>)> {
     text.split(|byte| *byte == b'\n')
         .enumerate()

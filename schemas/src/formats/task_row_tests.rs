@@ -147,7 +147,7 @@ proptest! {
         row.extend(extra);
         let list = Value::from(f2p);
         row.insert("FAIL_TO_PASS".into(), if as_text { list.to_string().into() } else { list });
-        let text = serde_json::to_string(&row).unwrap();
+        let text = rows::to_lines([&row]).unwrap();
         let read = TaskRow::read_all(text.as_bytes());
         prop_assert!(read.problems.is_empty());
         prop_assert_eq!(read.rows[0].row(), &row);

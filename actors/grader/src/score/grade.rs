@@ -166,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_and_foreign_line_ends_change_no_verdict() {
+        let good = marked("PASSED a\nPASSED b", ">>>>> Test Exit Code: 0");
+        assert_eq!(official(&good.replace('\n', "\r\n")), (None, true));
+        let row = "{\"instance_id\": \"i\", \"repo\": \"psf/requests\", \"FAIL_TO_PASS\": [\"a\"],
+                   \"PASS_TO_PASS\": [\"b\"]}";
+        let task = TaskRow::read_all(row.as_bytes()).rows.remove(0);
+        let mut bytes = good.into_bytes();
+        let at = bytes.iter().position(|b| *b == b'P').unwrap();
+        bytes.splice(at..at, *b"\xff\xfe\xc3\n");
+        let graded = grade(&task, &Spec::of(&task).unwrap(), &Source::Text(bytes)).unwrap();
+        assert!(graded.swebench.resolved && graded.strict.resolved);
+    }
+
+    #[test]
     fn results_outside_of_the_markers_count_where_there_are_none_inside() {
         let log = format!("PASSED a\n{}PASSED b\n", marked("", ""));
         assert_eq!(official(&log), (None, true));

@@ -98,7 +98,11 @@ fn cut(line: &[u8]) -> usize {
 
 /// A line as text; bytes that are not UTF-8 become replacement characters.
 pub fn text(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
+    // Checking first is several times as fast as replacing, and nearly all is UTF-8.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
 }
 
 /// What Python's `str.isspace` calls white space: Rust's notion and four separators.

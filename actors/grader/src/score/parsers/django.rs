@@ -1,10 +1,9 @@
 //! Logs of Django's test runner: `test (module.Class) ... ok`, with the status on a
 //! later line where the test printed something.
 
-use super::LogParser;
+use super::{LogParser, holds};
 use crate::score::lines::{strip, text, words};
 use crate::score::statuses::{Status, Statuses};
-use memchr::memmem;
 
 /// Reads such a log.
 #[derive(Default)]
@@ -31,9 +30,9 @@ impl LogParser for Django {
     fn line(&mut self, line: &[u8], out: &mut Statuses) {
         let raw = text(line);
         // Every test but the last two kinds has three dots in its line.
-        let dotted = memmem::find(line, b"...").is_some();
+        let dotted = holds!(line, b"...");
         self.mend(&raw, dotted);
-        if memmem::find(line, VERSION.as_bytes()).is_some() {
+        if holds!(line, VERSION.as_bytes()) {
             out.set(VERSION, Status::Passed);
         }
         let mut line = strip(&raw);

@@ -22,6 +22,17 @@ pub mod whole;
 use super::statuses::Statuses;
 use std::fmt;
 
+/// Whether a line holds a phrase. The search is prepared once: most lines of most logs
+/// are asked this and nothing else.
+macro_rules! holds {
+    ($line:expr, $phrase:expr) => {{
+        static FINDER: std::sync::LazyLock<memchr::memmem::Finder<'static>> =
+            std::sync::LazyLock::new(|| memchr::memmem::Finder::new($phrase));
+        FINDER.find($line).is_some()
+    }};
+}
+use holds;
+
 /// Reads one log.
 pub trait LogParser {
     /// Takes a line (without its end; any bytes).

@@ -1,5 +1,6 @@
 //! Runners that say everything of a test on one line.
 
+use super::holds;
 use crate::score::lines::{strip, text};
 use crate::score::statuses::{Status, Statuses};
 use regex::{Captures, Regex};
@@ -141,7 +142,7 @@ pub fn bpmn(line: &[u8], out: &mut Statuses) {
 
 /// Karma as Chart.js uses it: only failures, in colour. Names keep the blank at their end.
 pub fn chart(line: &[u8], out: &mut Statuses) {
-    if memchr::memmem::find(line, b"FAILED").is_none() {
+    if !holds!(line, b"FAILED") {
         return;
     }
     let line = text(line);

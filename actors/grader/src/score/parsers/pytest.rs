@@ -3,7 +3,7 @@
 //! The plain parser keeps only the first word of a test's id: parameters with blanks in
 //! them are cut, and so are the expected ids that were made with it.
 
-use super::LogParser;
+use super::{LogParser, holds};
 use crate::score::lines::{text, words};
 use crate::score::statuses::{Status, Statuses};
 use std::borrow::Cow;
@@ -151,7 +151,7 @@ fn uncoloured(line: &[u8]) -> Cow<'_, str> {
 /// seaborn's: the status may stand second.
 pub fn seaborn(line: &[u8], out: &mut Statuses) {
     const PASSED: &[u8] = b"PASSED";
-    if memchr::memmem::find(line, PASSED).is_none() && !line.starts_with(b"FAILED") {
+    if !holds!(line, PASSED) && !line.starts_with(b"FAILED") {
         return;
     }
     let line = text(line);

@@ -1,18 +1,18 @@
 //! Logs of SymPy's test runner: `test_x ok`, and a heading for each failure.
 
+use super::holds;
 use crate::score::lines::{strip, text, words};
 use crate::score::statuses::{Status, Statuses};
-use memchr::memmem;
 
 /// Reads a line.
 pub fn sympy(line: &[u8], out: &mut Statuses) {
     // A heading gives way to the test's own line, wherever that stands.
-    if memmem::find(line, b".py:").is_some()
+    if holds!(line, b".py:")
         && let Some(test) = heading(&text(line))
     {
         out.set_if_new(&test, Status::Failed);
     }
-    if memmem::find(line, b"test_").is_none() {
+    if !holds!(line, b"test_") {
         return;
     }
     let line = text(line);
