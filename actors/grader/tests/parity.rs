@@ -219,7 +219,7 @@ fn rows_of_real_task_sets_come_out_as_they_went_in() {
     use gametape_grader::score::input;
     for file in &data.tasks {
         let raw = input::raw_rows(file).unwrap();
-        let tasks = input::tasks(file).unwrap();
+        let tasks = input::tasks(file, 2).unwrap();
         assert_eq!(tasks.problems, [], "{}", file.display());
         assert!(!raw.is_empty());
         let again: Vec<_> = tasks.rows.into_iter().map(|task| task.into_row()).collect();

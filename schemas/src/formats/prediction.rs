@@ -1,6 +1,6 @@
 //! What a model handed in for a task: SWE-bench's three fields.
 
-use super::rows::{self, Keep, Row, Rows, collect, objects, optional_string, string};
+use super::rows::{Keep, Place, Placed, Row, Rows, collect, objects, optional_string, string};
 use serde_json::Value;
 
 /// A patch that somebody hands in for a task.
@@ -69,18 +69,25 @@ impl Prediction {
     /// All predictions of a text (JSON lines, a list, or a map by instance). Of several for
     /// one task the last counts, as it does officially: somebody tried again.
     pub fn read_all(text: &[u8]) -> Rows<Self> {
-        collect(objects(text), Keep::Last, Self::from_row, |p| {
-            &p.instance_id
-        })
+        Self::collect(objects(text))
     }
 
     /// All predictions of rows that were read elsewhere, such as from a table.
     pub fn from_rows(rows: impl IntoIterator<Item = Row>) -> Rows<Self> {
-        let placed = rows
-            .into_iter()
-            .enumerate()
-            .map(|(index, row)| (rows::Place::Row(index + 1), Ok(row)));
-        collect(placed, Keep::Last, Self::from_row, |p| &p.instance_id)
+        let rows = rows.into_iter().enumerate();
+        Self::collect(rows.map(|(index, row)| (Place::Row(index + 1), Ok(row))))
+    }
+
+    fn collect(rows: impl IntoIterator<Item = Placed<Row>>) -> Rows<Self> {
+        Self::used(
+            rows.into_iter()
+                .map(|(place, row)| (place, row.and_then(Self::from_row))),
+        )
+    }
+
+    /// Of rows that were read apart, those that are used.
+    pub fn used(rows: impl IntoIterator<Item = Placed<Self>>) -> Rows<Self> {
+        collect(rows, Keep::Last, |p| &p.instance_id)
     }
 }
 

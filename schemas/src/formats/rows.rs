@@ -4,6 +4,7 @@
 //! objects, one JSON object of objects by id. A row that cannot be used becomes a
 //! [`RowProblem`] with its place, and the others go on.
 
+use memchr::memchr;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -72,39 +73,73 @@ impl<T> Rows<T> {
     }
 }
 
+/// A row or why there is none, and where.
+pub type Placed<T> = (Place, Result<T, String>);
+
 /// Objects out of a text of any of the three shapes, each with its place. The objects
 /// of a map get their key as `instance_id` where they have none.
-pub fn objects(text: &[u8]) -> Vec<(Place, Result<Row, String>)> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+pub fn objects(text: &[u8]) -> Vec<Placed<Row>> {
+    document(text).unwrap_or_else(|| lines(text, 1))
+}
+
+/// The text in up to `parts` pieces of about the same length that can be read apart, each
+/// with the number of its first line; `None` for a text that is no JSON lines.
+pub fn pieces(text: &[u8], parts: usize) -> Option<Vec<(usize, &[u8])>> {
+    let (line, is_all) = first_line(text.strip_prefix(BOM).unwrap_or(text));
+    if is_all || line.first() != Some(&b'{') || !is_json(line) {
+        return None;
+    }
+    let mut out = Vec::new();
+    let (mut rest, mut number) = (text, 1);
+    for left in (1..=parts.max(1)).rev() {
+        let about = rest.len() / left;
+        let tail = rest.get(about..).unwrap_or_default();
+        let end = memchr(b'\n', tail).filter(|_| left > 1);
+        let end = end.map_or(rest.len(), |at| about + at + 1);
+        let (piece, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        out.push((number, piece));
+        number += memchr::memchr_iter(b'\n', piece).count();
+        rest = after;
+    }
+    Some(out)
+}
+
+/// What some editors write before a text.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// The objects of a text that is one list or map; `None` if it is none, but lines.
+fn document(text: &[u8]) -> Option<Vec<Placed<Row>>> {
+    let text = text.strip_prefix(BOM).unwrap_or(text);
     let Some(first) = text.iter().find(|byte| !byte.is_ascii_whitespace()) else {
-        return Vec::new();
+        return Some(Vec::new());
     };
     // A first line that is whole by itself is one of JSON lines; a single line may
     // still be the whole list or map.
-    let one_document = match first_line(text) {
-        (_, true) => true,
-        (line, false) => serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err(),
-    };
-    if one_document || *first == b'[' {
-        match serde_json::from_slice::<Value>(text) {
-            Ok(Value::Array(items)) => return numbered(items.into_iter().map(object)),
-            Ok(Value::Object(map)) => return of_one_object(map),
-            Ok(_) => return vec![(Place::Row(1), Err("no JSON object".to_owned()))],
-            // A bracket alone on its line opens a document, not a row.
-            Err(e) if first_line(text).0.trim_ascii().len() == 1 || *first == b'[' => {
-                let message = format!("the text is no JSON: {e}");
-                return vec![(Place::Line(e.line()), Err(message))];
-            }
-            Err(_) => {}
-        }
+    let (line, is_all) = first_line(text);
+    if !is_all && *first != b'[' && is_json(line) {
+        return None;
     }
-    lines(text)
+    match serde_json::from_slice::<Value>(text) {
+        Ok(Value::Array(items)) => Some(numbered(items.into_iter().map(object))),
+        Ok(Value::Object(map)) => Some(of_one_object(map)),
+        Ok(_) => Some(vec![(Place::Row(1), Err("no JSON object".to_owned()))]),
+        // A bracket alone on its line opens a document, not a row.
+        Err(e) if line.trim_ascii().len() == 1 || *first == b'[' => {
+            let message = format!("the text is no JSON: {e}");
+            Some(vec![(Place::Line(e.line()), Err(message))])
+        }
+        Err(_) => None,
+    }
+}
+
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// The first line that is not blank, and whether nothing but blanks follows it.
 fn first_line(text: &[u8]) -> (&[u8], bool) {
     let text = text.trim_ascii();
-    match text.iter().position(|byte| *byte == b'\n') {
+    match memchr(b'\n', text) {
         Some(at) => (text.get(..at).unwrap_or_default(), false),
         None => (text, true),
     }
@@ -123,25 +158,31 @@ pub fn to_lines<'a>(rows: impl IntoIterator<Item = &'a Row>) -> serde_json::Resu
     Ok(out)
 }
 
-fn lines(text: &[u8]) -> Vec<(Place, Result<Row, String>)> {
-    text.split(|byte| *byte == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(index, line)| {
+/// The objects of JSON lines of which the first has the number `first`.
+pub fn lines(text: &[u8], first: usize) -> Vec<Placed<Row>> {
+    let text = text.strip_prefix(BOM).unwrap_or(text);
+    let mut out = Vec::new();
+    let mut from = 0;
+    let ends = memchr::memchr_iter(b'\n', text).chain(std::iter::once(text.len()));
+    for (index, end) in ends.enumerate() {
+        let line = text.get(from..end).unwrap_or_default();
+        from = end + 1;
+        if !line.trim_ascii().is_empty() {
             let row = serde_json::from_slice(line).map_err(|e| reason(&e));
-            (Place::Line(index + 1), row.and_then(object))
-        })
-        .collect()
+            out.push((Place::Line(first + index), row.and_then(object)));
+        }
+    }
+    out
 }
 
-fn numbered(rows: impl Iterator<Item = Result<Row, String>>) -> Vec<(Place, Result<Row, String>)> {
+fn numbered(rows: impl Iterator<Item = Result<Row, String>>) -> Vec<Placed<Row>> {
     rows.enumerate()
         .map(|(index, row)| (Place::Row(index + 1), row))
         .collect()
 }
 
 /// A single object is a row if it has an id of its own, else a map of rows.
-fn of_one_object(map: Row) -> Vec<(Place, Result<Row, String>)> {
+fn of_one_object(map: Row) -> Vec<Placed<Row>> {
     let is_row = ["instance_id", "expected_output_json", "FAIL_TO_PASS"]
         .iter()
         .any(|key| map.contains_key(*key));
@@ -193,19 +234,18 @@ pub enum Keep {
     Last,
 }
 
-/// Reads every row with `read`; of several rows of one id (by `id`) one is used, and the
-/// others are problems.
+/// The usable rows; of several of one id (by `id`) one is used, and the others are
+/// problems.
 pub fn collect<T>(
-    objects: impl IntoIterator<Item = (Place, Result<Row, String>)>,
+    rows: impl IntoIterator<Item = Placed<T>>,
     keep: Keep,
-    read: impl Fn(Row) -> Result<T, String>,
     id: impl Fn(&T) -> &str,
 ) -> Rows<T> {
     let mut out = Rows::default();
     let mut places: Vec<Place> = Vec::new();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for (place, object) in objects {
-        let row = match object.and_then(&read) {
+    for (place, row) in rows {
+        let row = match row {
             Ok(row) => row,
             Err(message) => {
                 out.problem(place, message);
@@ -330,7 +370,10 @@ mod tests {
         let text = b"{\"instance_id\": \"a\", \"n\": 1}\n{\"instance_id\": \"a\", \"n\": 2}\n";
         let used = |keep| {
             let read = |row: Row| Ok((string(&row, "instance_id")?, row));
-            let rows = collect(objects(text), keep, read, |r| &r.0);
+            let placed = objects(text)
+                .into_iter()
+                .map(|(place, row)| (place, row.and_then(read)));
+            let rows = collect(placed, keep, |r| &r.0);
             assert_eq!(rows.rows.len(), 1);
             (rows.rows[0].1["n"].clone(), rows.problems[0].to_string())
         };
@@ -350,8 +393,21 @@ mod tests {
 
     proptest! {
         #[test]
+        fn pieces_read_apart_are_the_whole(
+            lines in prop::collection::vec(prop_oneof!["", "x", r#"\{"instance_id": "[a-z]"\}"#], 0..12),
+            parts in 1usize..5,
+        ) {
+            let text = format!("{{}}\n{}", lines.join("\n"));
+            if let Some(pieces) = pieces(text.as_bytes(), parts) {
+                let apart: Vec<_> = pieces.iter().flat_map(|(n, piece)| super::lines(piece, *n)).collect();
+                prop_assert_eq!(apart, objects(text.as_bytes()));
+            }
+        }
+
+        #[test]
         fn any_bytes_are_rows_or_problems(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             objects(&bytes);
+            pieces(&bytes, 3);
         }
     }
 }

@@ -4,8 +4,13 @@
 //! A [`TaskRow`] is a typed view of a row that stays as it was: fields that are not
 //! ours, and the way in which lists were written, come out as they went in.
 
-use super::rows::{self, Keep, Place, Row, Rows, collect, kind, objects, optional_string, string};
+use super::rows::{
+    self, Keep, Place, Placed, Row, Rows, collect, kind, objects, optional_string, string,
+};
+use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
 use serde_json::Value;
+use std::fmt;
 
 /// The task set that a row looks like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +89,6 @@ pub struct TaskRow {
     instance_id: String,
     repo: String,
     version: String,
-    expected: Expected,
     log_parser: Option<String>,
     eval_type: Option<EvalType>,
     row: Row,
@@ -104,13 +108,15 @@ impl TaskRow {
         if instance_id.is_empty() {
             return Err("`instance_id` is empty".to_owned());
         }
-        let expected = match kind {
-            TaskKind::R2eGym => Expected::Statuses(status_map(&row)?),
-            _ => Expected::Lists {
-                fail_to_pass: tests(&row, "FAIL_TO_PASS")?,
-                pass_to_pass: tests(&row, "PASS_TO_PASS")?,
-            },
-        };
+        // Only looked at here: most tasks of a set are never asked for their lists, which
+        // are the largest part of it.
+        match kind {
+            TaskKind::R2eGym => drop(status_map(&row)?),
+            _ => {
+                tests::<Checked>(&row, "FAIL_TO_PASS")?;
+                tests::<Checked>(&row, "PASS_TO_PASS")?;
+            }
+        }
         let eval_type = match optional_string(&row, "eval_type")?.as_deref() {
             None | Some("") => None,
             Some("pass_and_fail") => Some(EvalType::PassAndFail),
@@ -123,7 +129,6 @@ impl TaskRow {
             instance_id,
             repo,
             version: optional_string(&row, "version")?.unwrap_or_default(),
-            expected,
             log_parser: log_parser(&row)?,
             eval_type,
             row,
@@ -132,21 +137,25 @@ impl TaskRow {
 
     /// All tasks of a text: JSON lines, a list, or a map by instance.
     pub fn read_all(text: &[u8]) -> Rows<Self> {
-        collect(
-            objects(text),
-            Keep::First,
-            Self::from_row,
-            Self::instance_id,
-        )
+        Self::collect(objects(text))
     }
 
     /// All tasks of rows that were read elsewhere, such as from a table.
     pub fn from_rows(rows: impl IntoIterator<Item = Row>) -> Rows<Self> {
-        let placed = rows
-            .into_iter()
-            .enumerate()
-            .map(|(index, row)| (Place::Row(index + 1), Ok(row)));
-        collect(placed, Keep::First, Self::from_row, Self::instance_id)
+        let rows = rows.into_iter().enumerate();
+        Self::collect(rows.map(|(index, row)| (Place::Row(index + 1), Ok(row))))
+    }
+
+    fn collect(rows: impl IntoIterator<Item = Placed<Row>>) -> Rows<Self> {
+        Self::used(
+            rows.into_iter()
+                .map(|(place, row)| (place, row.and_then(Self::from_row))),
+        )
+    }
+
+    /// Of rows that were read apart, those that are used.
+    pub fn used(rows: impl IntoIterator<Item = Placed<Self>>) -> Rows<Self> {
+        collect(rows, Keep::First, Self::instance_id)
     }
 
     /// The task set that the row looks like.
@@ -169,9 +178,17 @@ impl TaskRow {
         &self.version
     }
 
-    /// What the tests are expected to say.
-    pub fn expected(&self) -> &Expected {
-        &self.expected
+    /// What the tests are expected to say, read out of the row.
+    pub fn expected(&self) -> Expected {
+        // They were looked at when the row was read.
+        let list = |key| tests(&self.row, key).unwrap_or_default();
+        match self.kind {
+            TaskKind::R2eGym => Expected::Statuses(status_map(&self.row).unwrap_or_default()),
+            _ => Expected::Lists {
+                fail_to_pass: list("FAIL_TO_PASS"),
+                pass_to_pass: list("PASS_TO_PASS"),
+            },
+        }
     }
 
     /// The name of the log's parser, where the row has one.
@@ -209,24 +226,36 @@ impl TaskRow {
     }
 }
 
+/// A test's name that is looked at and not kept.
+struct Checked;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Checked;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the name of a test")
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+        }
+        deserializer.deserialize_str(Name)
+    }
+}
+
 /// A list of tests: a JSON list, or a text that is one.
-fn tests(row: &Row, key: &str) -> Result<Vec<String>, String> {
-    let list = match row.get(key) {
-        None => return Err(format!("`{key}` is missing")),
+fn tests<'a, T: Deserialize<'a>>(row: &'a Row, key: &str) -> Result<Vec<T>, String> {
+    match row.get(key) {
+        None => Err(format!("`{key}` is missing")),
         Some(Value::String(text)) => serde_json::from_str(text)
-            .map_err(|e| format!("`{key}` is a text that is no JSON list: {e}"))?,
-        Some(other) => other.clone(),
-    };
-    let Value::Array(items) = list else {
-        return Err(format!("`{key}` is {}, not a list", kind(&list)));
-    };
-    items
-        .into_iter()
-        .map(|item| match item {
-            Value::String(id) => Ok(id),
-            other => Err(format!("`{key}` holds {}, not a test", kind(&other))),
-        })
-        .collect()
+            .map_err(|e| format!("`{key}` is a text that is no JSON list of tests: {e}")),
+        Some(list @ Value::Array(_)) => {
+            Vec::deserialize(list).map_err(|e| format!("`{key}` holds what is no test: {e}"))
+        }
+        Some(other) => Err(format!("`{key}` is {}, not a list", kind(other))),
+    }
 }
 
 fn r2e_names(row: &Row) -> Result<(String, String), String> {

@@ -55,7 +55,7 @@ fn a_row_comes_out_as_it_went_in() {
 
 #[test]
 fn lists_are_read_in_both_writings() {
-    let lists = |row: &TaskRow| match row.expected().clone() {
+    let lists = |row: &TaskRow| match row.expected() {
         Expected::Lists {
             fail_to_pass,
             pass_to_pass,
@@ -75,7 +75,7 @@ fn lists_are_read_in_both_writings() {
     assert_eq!(r2e.instance_id(), "orange3__c");
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     let expected = vec![pair("T.a", "PASSED"), pair("T.b", "FAILED")];
-    assert_eq!(*r2e.expected(), Expected::Statuses(expected));
+    assert_eq!(r2e.expected(), Expected::Statuses(expected));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn what_is_wrong_is_said() {
     );
     assert_eq!(
         problem(r#"{"instance_id": "a", "repo": "r", "FAIL_TO_PASS": [1]}"#),
-        "`FAIL_TO_PASS` holds a number, not a test"
+        "`FAIL_TO_PASS` holds what is no test: invalid type: integer `1`, expected the name of a test"
     );
     assert!(
         problem(r#"{"instance_id": "a", "repo": "r", "FAIL_TO_PASS": "['a']"}"#)

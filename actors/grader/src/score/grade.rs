@@ -40,7 +40,7 @@ pub fn grade(task: &TaskRow, spec: &Spec, log: &Source) -> Result<Graded> {
         ..Graded::default()
     };
     if unscored.is_none() {
-        let (expected, statuses) = (task.expected(), &pass.statuses);
+        let (expected, statuses) = (&task.expected(), &pass.statuses);
         let official = rules::swebench(expected, statuses, spec.eval_type);
         let (strict, why) = rules::strict(expected, statuses, &pass.evidence, &official);
         (graded.swebench, graded.strict, graded.why) = (official, strict, why);

@@ -4,7 +4,7 @@
 use super::failed;
 use flate2::read::MultiGzDecoder;
 use gametape_schemas::Failure;
-use gametape_schemas::formats::rows::{Row, objects};
+use gametape_schemas::formats::rows::{Row, lines, objects, pieces};
 use gametape_schemas::formats::{Prediction, RowProblem, Rows, TaskRow};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
@@ -28,15 +28,43 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// Reads the tasks of a file.
+/// Reads the tasks of a file, a text on several threads.
 ///
 /// # Errors
 /// `GT-SCORE-FILE` if it cannot be read at all.
-pub fn tasks(path: &Path) -> Result<Rows<TaskRow>, Failure> {
+pub fn tasks(path: &Path, threads: usize) -> Result<Rows<TaskRow>, Failure> {
     Ok(match content(path)? {
         Content::Table(rows) => TaskRow::from_rows(rows),
-        Content::Text(text) => TaskRow::read_all(&text),
+        Content::Text(text) => tasks_of_text(&text, threads),
     })
+}
+
+/// Files of tasks are large (they hold patches), and reading their JSON takes longer than
+/// grading many logs: each thread reads a piece.
+fn tasks_of_text(text: &[u8], threads: usize) -> Rows<TaskRow> {
+    let Some(pieces) = pieces(text, threads) else {
+        return TaskRow::read_all(text);
+    };
+    let read = |(first, piece)| -> Vec<_> {
+        lines(piece, first)
+            .into_iter()
+            .map(|(place, row)| (place, row.and_then(TaskRow::from_row)))
+            .collect()
+    };
+    let mut rows = Vec::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = pieces
+            .into_iter()
+            .map(|piece| scope.spawn(move || read(piece)))
+            .collect();
+        for thread in threads {
+            match thread.join() {
+                Ok(read) => rows.extend(read),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    TaskRow::used(rows)
 }
 
 /// Reads the predictions of a file.
@@ -76,7 +104,9 @@ fn content(path: &Path) -> Result<Content, Failure> {
     if magic(&mut file).map_err(|e| unreadable(&e))? == *b"PAR1" {
         return table(file).map(Content::Table).map_err(|e| unreadable(&e));
     }
-    let mut text = Vec::new();
+    // Room for all of it at once; a little more than nothing for what is compressed.
+    let length = file.metadata().map_or(0, |meta| meta.len());
+    let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     open_text(path)
         .and_then(|mut reader| reader.read_to_end(&mut text))
         .map_err(|e| unreadable(&e))?;

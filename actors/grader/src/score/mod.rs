@@ -74,7 +74,7 @@ pub enum Outcome {
 /// in [`Scored::problems`].
 pub fn score(options: &ScoreOptions) -> Result<Scored, Failure> {
     let mut problems = Vec::new();
-    let tasks = read_tasks(&options.tasks, &mut problems)?;
+    let tasks = read_tasks(options, &mut problems)?;
     let predictions = read_predictions(options.predictions.as_deref(), &tasks, &mut problems)?;
     let work = Work::new(&tasks, &predictions);
     if options.logs.is_dir() {
@@ -98,11 +98,15 @@ pub fn score(options: &ScoreOptions) -> Result<Scored, Failure> {
     })
 }
 
-fn read_tasks(files: &[PathBuf], problems: &mut Vec<Problem>) -> Result<Vec<TaskRow>, Failure> {
+fn read_tasks(
+    options: &ScoreOptions,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<TaskRow>, Failure> {
     let mut tasks: Vec<TaskRow> = Vec::new();
     let mut known = BTreeSet::new();
+    let files = &options.tasks;
     for file in files {
-        let read = input::tasks(file)?;
+        let read = input::tasks(file, count(options.threads))?;
         problems.extend(read.problems.into_iter().map(|row| problem(file, row)));
         let fresh = read
             .rows
@@ -323,13 +327,16 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn count(threads: Option<NonZeroUsize>) -> usize {
+    threads
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get)
+}
+
 /// Runs `work` on several threads until each of them returns.
 fn on_threads(threads: Option<NonZeroUsize>, work: impl Fn() + Sync) {
-    let threads = threads
-        .or_else(|| std::thread::available_parallelism().ok())
-        .map_or(1, NonZeroUsize::get);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..count(threads) {
             scope.spawn(&work);
         }
     });
