@@ -76,25 +76,41 @@ pub fn score(options: &ScoreOptions) -> Result<Scored, Failure> {
     let mut problems = Vec::new();
     let tasks = read_tasks(options, &mut problems)?;
     let predictions = read_predictions(options.predictions.as_deref(), &tasks, &mut problems)?;
+    let mut scored = score_rows(tasks, predictions, options)?;
+    scored.problems.append(&mut problems);
+    scored
+        .problems
+        .sort_by(|a, b| (&a.file, a.row.place).cmp(&(&b.file, b.row.place)));
+    Ok(scored)
+}
+
+/// The same for rows that are at hand already. Of the options only those of logs, rules and
+/// threads count.
+///
+/// # Errors
+/// `GT-SCORE-FILE` and `GT-SCORE-LOGS`, as of [`score`].
+pub fn score_rows(
+    tasks: Vec<TaskRow>,
+    predictions: Vec<Prediction>,
+    options: &ScoreOptions,
+) -> Result<Scored, Failure> {
     let work = Work::new(&tasks, &predictions);
     if options.logs.is_dir() {
         work.directory(&options.logs, options.threads)?;
     } else {
         work.file(&options.logs, options.threads)?;
     }
-    let mut done = work
+    let done = work
         .done
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    problems.append(&mut done.problems);
-    problems.sort_by(|a, b| (&a.file, a.row.place).cmp(&(&b.file, b.row.place)));
     Ok(Scored {
         rules: options.rules,
         tasks,
         predictions,
         outcomes: done.outcomes,
         unknown_logs: done.unknown,
-        problems,
+        problems: done.problems,
     })
 }
 
