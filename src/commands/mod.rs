@@ -34,6 +34,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    system::check_environment()?;
     if let Some(bytes) = system::tape_cache()? {
         gametape_tape::set_cache_bytes(bytes);
     }
