@@ -3,6 +3,7 @@
 
 use super::client::{Engine, Trouble};
 use super::exec::{self, Order, Ran};
+use super::limit;
 use super::pack::pack;
 use super::quiet::{self, Quiet, Usage};
 use super::settings::Bounds;
@@ -14,7 +15,7 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::*;
 use futures_util::StreamExt;
 use gametape_schemas::message::{Exec, ExecOutcome};
-use gametape_schemas::{Failure, ResourceLimit, SandboxId};
+use gametape_schemas::{Failure, SandboxId};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -221,6 +222,7 @@ impl Inside {
             timeout: Duration::from_millis(request.timeout_ms),
             output_cap: request.output_cap,
         };
+        let before = self.total();
         let ran = exec::command(&self.engine, &self.container, order).await?;
         let unclear = ran.code.is_none_or(|code| code > 128);
         let mut usage = guard(&self.usage).now;
@@ -228,13 +230,30 @@ impl Inside {
         let left = quiet::quiet(engine, name, unclear, &mut usage).await;
         guard(&self.usage).now = usage;
         let note = match left? {
-            Quiet::Yes(note) => note.unwrap_or_default(),
+            Quiet::Yes(note) => {
+                // Whoever hits a limit fails, as a rule; the rest is told at closing.
+                if ran.code != Some(0) {
+                    self.count().await;
+                }
+                note.unwrap_or_default()
+            }
             Quiet::No => {
                 *seen = Some(self.begin_again().await?);
                 String::new()
             }
         };
-        Ok(outcome(ran, note.trim()))
+        let note = note.trim();
+        let limit = limit::struck(ran.code, note, &before, &self.total());
+        Ok(ExecOutcome {
+            limit,
+            ..outcome(ran, note)
+        })
+    }
+
+    /// What was used since it was opened, as far as it was counted.
+    pub(super) fn total(&self) -> Usage {
+        let ledger = guard(&self.usage);
+        ledger.now.after(ledger.before)
     }
 
     /// Ends everything inside with the container itself, and starts it again with the
@@ -278,7 +297,8 @@ impl Inside {
 
     /// Looks at the counters. What cannot be had is not counted: it is no reason to fail.
     pub(super) async fn count(&self) {
-        match exec::script(&self.engine, &self.container, quiet::COUNTERS).await {
+        let script = quiet::counters(&self.place);
+        match exec::script(&self.engine, &self.container, &script).await {
             Ok(said) => guard(&self.usage).now.read(&said.stdout.text()),
             Err(trouble) => tracing::debug!(?trouble, "a container's counters cannot be read"),
         }
@@ -309,7 +329,7 @@ fn outcome(ran: Ran, note: &str) -> ExecOutcome {
         stdout: ran.stdout.text(),
         stderr: ran.stderr.text(),
         wall_ms: ran.wall.as_millis() as u64,
-        limit: ran.code.is_none().then_some(ResourceLimit::WallTime),
+        limit: None,
     }
 }
 

@@ -7,7 +7,8 @@
 //! - [`owner`], [`container`]: whose a container is, and what it is made of
 //! - [`sandbox`]: a sandbox: opened, used, closed
 //!   - `inside`: what is done in a running container
-//!   - [`exec`]: one command; [`quiet`]: that nothing of it goes on, and what it used
+//!   - [`exec`]: one command; [`quiet`]: that nothing of it goes on, and what it used;
+//!     [`limit`]: which limit struck
 //!   - [`tree`]: the repository as it was seen last; [`archive`], [`pack`]: in and
 //!     out; [`sparse`]: trees that claim to be larger than they can be
 //!   - [`plan`]: what a patch changes
@@ -24,6 +25,7 @@ pub mod container;
 pub mod exec;
 pub mod image;
 mod inside;
+pub mod limit;
 pub mod owner;
 pub mod pack;
 pub mod plan;

@@ -25,16 +25,22 @@ pub struct Usage {
     pub processes: u64,
     /// How long it has been open, milliseconds.
     pub wall_ms: u64,
-    /// Whether the kernel killed something of it for memory.
-    pub out_of_memory: bool,
+    /// Processes that the kernel killed for memory.
+    pub oom_kills: u64,
+    /// Forks that its limit refused.
+    pub forks_refused: u64,
+    /// Whether one of its file systems had no room left when it was last looked at, in
+    /// bytes or in files.
+    pub is_full: bool,
 }
 
 impl Usage {
     /// Adds what the control groups say inside, of either version. Text of the form that
-    /// [`COUNTERS`] prints; what is not there is not counted. Pure.
+    /// [`counters`] prints; what is not there is not counted. Pure.
     pub fn read(&mut self, text: &str) {
         let mut file = "";
         let mut written = 0;
+        self.is_full = false;
         for line in text.lines() {
             if let Some(name) = line.strip_prefix("== ") {
                 file = name.rsplit('/').next().unwrap_or_default();
@@ -49,6 +55,10 @@ impl Usage {
                 written += words.filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
                 continue;
             }
+            if file == ROOM {
+                self.is_full |= line.split(' ').any(|free| free == "0");
+                continue;
+            }
             let Ok(value) = last.trim().parse::<u64>() else {
                 continue;
             };
@@ -56,10 +66,13 @@ impl Usage {
                 ("cpuacct.usage", "") => self.cpu_us = self.cpu_us.max(value / 1000),
                 ("cpu.stat", "usage_usec") => self.cpu_us = self.cpu_us.max(value),
                 ("memory.oom_control" | "memory.events", "oom_kill") => {
-                    self.out_of_memory |= value > 0;
+                    self.oom_kills = self.oom_kills.max(value);
                 }
                 ("memory.max_usage_in_bytes" | "memory.peak", "") => {
                     self.peak_memory_bytes = self.peak_memory_bytes.max(value);
+                }
+                ("pids.events", "max") => {
+                    self.forks_refused = self.forks_refused.max(value);
                 }
                 ("pids.peak", "") => self.processes = self.processes.max(value),
                 ("blkio.throttle.io_service_bytes", "Write") => written += value,
@@ -78,19 +91,31 @@ impl Usage {
             written_bytes: self.written_bytes + before.written_bytes,
             processes: self.processes.max(before.processes),
             wall_ms: self.wall_ms,
-            out_of_memory: self.out_of_memory || before.out_of_memory,
+            oom_kills: self.oom_kills + before.oom_kills,
+            forks_refused: self.forks_refused + before.forks_refused,
+            is_full: self.is_full,
         }
     }
 }
 
-/// Prints counters of both versions of control groups. Quicker than the engine's own
-/// statistics, of which some engines give one a second, to all that ask together; and
-/// nothing of the agent's is at work when they are asked for.
-pub const COUNTERS: &str = "cd /sys/fs/cgroup && for f in cpuacct/cpuacct.usage \
-    memory/memory.oom_control memory/memory.max_usage_in_bytes pids/pids.peak \
-    blkio/blkio.throttle.io_service_bytes \
-    cpu.stat memory.events memory.peak pids.peak io.stat; do \
-    [ -r $f ] && echo \"== $f\" && cat $f; done; exit 0";
+/// Heads what is left of its file systems: free blocks and free files of each.
+const ROOM: &str = "room";
+
+/// Prints counters of both versions of control groups, and the room that is left in the
+/// repository and in `/tmp`. Quicker than the engine's own statistics, of which some
+/// engines give one a second, to all that ask together; and nothing of the agent's is at
+/// work when they are asked for. Pure.
+pub fn counters(place: &str) -> String {
+    let place = place.replace('\'', r"'\''");
+    format!(
+        "cd /sys/fs/cgroup && for f in cpuacct/cpuacct.usage \
+         memory/memory.oom_control memory/memory.max_usage_in_bytes pids/pids.peak \
+         pids/pids.events blkio/blkio.throttle.io_service_bytes \
+         cpu.stat memory.events memory.peak pids.peak pids.events io.stat; do \
+         [ -r $f ] && echo \"== $f\" && cat $f; done\n\
+         echo '== {ROOM}'; stat -f -c '%f %d' '{place}' /tmp; exit 0"
+    )
+}
 
 /// What a container is like after a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,14 +177,16 @@ mod tests {
             "== cpuacct/cpuacct.usage\n7000\n\
              == memory/memory.oom_control\noom_kill_disable 0\nunder_oom 0\noom_kill 2\n\
              == memory/memory.max_usage_in_bytes\n4096\n== pids/pids.peak\n33\n\
+             == pids/pids.events\nmax 4\n\
              == blkio/blkio.throttle.io_service_bytes\n8:0 Read 5\n8:0 Write 2\n9:0 Write 3\n\
-             Total 10\n",
+             Total 10\n== room\n10 10\n10 0\n",
         );
         let mut second = Usage::default();
         second.read(
             "== cpu.stat\nusage_usec 7\nuser_usec 5\n== memory.events\noom 1\noom_kill 2\n\
              == memory.peak\n4096\n== pids.peak\n33\n\
-             == io.stat\n8:0 rbytes=9 wbytes=2 rios=1\n9:0 wbytes=3\n",
+             == pids.events\nmax 4\n== io.stat\n8:0 rbytes=9 wbytes=2 rios=1\n9:0 wbytes=3\n\
+             == room\n0 10\n10 10\n",
         );
         let expected = Usage {
             cpu_us: 7,
@@ -167,25 +194,24 @@ mod tests {
             written_bytes: 5,
             processes: 33,
             wall_ms: 0,
-            out_of_memory: true,
+            oom_kills: 2,
+            forks_refused: 4,
+            is_full: true,
         };
         assert_eq!((first, second), (expected, expected));
         let mut none = Usage::default();
-        none.read("== memory.events\noom_kill 0\n== memory.peak\nmax\n");
+        none.read("== memory.events\noom_kill 0\n== memory.peak\nmax\n== room\n100 20\n");
         assert_eq!(none, Usage::default());
     }
 
     #[test]
     fn a_restart_loses_nothing() {
-        let usage = |cpu_us, peak_memory_bytes, out_of_memory| Usage {
+        let usage = |cpu_us, peak_memory_bytes, oom_kills| Usage {
             cpu_us,
             peak_memory_bytes,
-            out_of_memory,
+            oom_kills,
             ..Usage::default()
         };
-        assert_eq!(
-            usage(2, 9, false).after(usage(5, 1, true)),
-            usage(7, 9, true)
-        );
+        assert_eq!(usage(2, 9, 0).after(usage(5, 1, 1)), usage(7, 9, 1));
     }
 }

@@ -4,6 +4,7 @@ use super::client::{self, Engine, Trouble};
 use super::container::{self, Labels};
 use super::image::Image;
 use super::inside::{Inside, Seen, guard};
+use super::limit;
 use super::owner::Owner;
 use super::plan::plan;
 use super::quiet::Usage;
@@ -146,8 +147,7 @@ impl DockerSandbox {
             // Without an engine the last figures stand.
             let _ = client::wait(self.inside.count());
         }
-        let ledger = guard(&self.inside.usage);
-        ledger.now.after(ledger.before)
+        self.inside.total()
     }
 
     /// The turn, with the repository as it is now.
@@ -170,20 +170,16 @@ impl Sandbox for DockerSandbox {
         if self.inside.is_closed() {
             return Err(failure::gone(&request.sandbox));
         }
-        let was_short = guard(&self.inside.usage).now.out_of_memory;
         let seen: &mut Seen = &mut held;
         let ran = client::wait(async { self.inside.run(request, seen).await })?;
         if self.inside.is_closed() {
             return Err(failure::gone(&request.sandbox));
         }
-        let mut ran = ran.map_err(|trouble| match trouble {
+        let ran = ran.map_err(|trouble| match trouble {
             Trouble::Refused(why) => failure::exec(why),
             other => self.inside.failure(other),
         })?;
         self.commands.fetch_add(1, Ordering::Relaxed);
-        if !was_short && guard(&self.inside.usage).now.out_of_memory {
-            ran.limit = Some(ResourceLimit::Memory);
-        }
         let mut limits = guard(&self.limits);
         if let Some(limit) = ran.limit.filter(|limit| !limits.contains(limit)) {
             limits.push(limit);
@@ -298,8 +294,13 @@ impl Sandbox for DockerSandbox {
         }
         // A command that was under way sees it, and ends.
         let _turn = guard(&self.turn);
-        let ledger = guard(&self.inside.usage);
-        let used = ledger.now.after(ledger.before);
+        let used = self.inside.total();
+        let mut limits = guard(&self.limits);
+        for limit in limit::counted(&used) {
+            if !limits.contains(&limit) {
+                limits.push(limit);
+            }
+        }
         Ok(SandboxUsage {
             wall_ms: used.wall_ms,
             commands: self.commands.load(Ordering::Relaxed),
@@ -307,7 +308,7 @@ impl Sandbox for DockerSandbox {
             peak_memory_bytes: Some(used.peak_memory_bytes),
             written_bytes: Some(used.written_bytes),
             processes_peak: Some(used.processes),
-            limits: guard(&self.limits).clone(),
+            limits: limits.clone(),
         })
     }
 }

@@ -7,7 +7,13 @@ mod attacks;
 mod checks;
 mod engines;
 mod leaks;
+mod local_leaks;
 mod rooms;
+mod table;
+mod table_list;
+mod table_scripts;
+#[path = "../common/tries.rs"]
+mod tries;
 
 #[test]
 fn the_local_back_end_keeps_the_contract() {

@@ -1,5 +1,7 @@
 //! A small environment without a package index, and both back ends opened on it.
 
+use gametape_environment::bubblewrap::Host;
+use gametape_environment::cgroup::Pool;
 use gametape_environment::docker::{
     Bounds, DockerPlan, DockerSandbox, Engine, EngineSettings, Image, image,
 };
@@ -11,6 +13,7 @@ use gametape_environment::tree::{self, Entry, Snapshot};
 use gametape_environment::{Limits, helper_beside, probe};
 use gametape_schemas::message::{Exec, ExecOutcome};
 use gametape_schemas::{EnvironmentRecipe, PinnedPackage, SandboxId};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -44,78 +47,119 @@ fn files() -> Snapshot {
 pub fn prepared() -> Option<Arc<Prepared>> {
     static MADE: OnceLock<Option<(tempfile::TempDir, Arc<Prepared>)>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let interpreter = python::interpreter().ok()?;
         let directory = tempfile::Builder::new()
             .prefix("gametape-contract-")
             .tempdir()
             .ok()?;
-        let venv = Command::new(&interpreter.base_executable)
-            .args(["-m", "venv", "--without-pip"])
-            .arg(directory.path().join("venv"))
-            .status()
-            .ok()?;
-        if !venv.success() {
-            return None;
-        }
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(directory.path(), open).ok()?;
-        let files = files();
-        tree::write(&directory.path().join("repository"), &files, None).ok()?;
-        tree::write(&directory.path().join("tree"), &files, None).ok()?;
-        let recipe = EnvironmentRecipe {
-            package: PinnedPackage {
-                name: "contract".into(),
-                version: "1".into(),
-                sha256: "0".repeat(64),
-            },
-            requirements: vec![],
-            source_root: ".".into(),
-            code: vec!["a.py".into()],
-            tests: vec!["tests".into()],
-            skip_tests: vec![],
-            layout: 0,
-        };
-        let manifest = Manifest {
-            layout: 0,
-            recipe,
-            tree: tree::digest_of(&files),
-            interpreter,
-        };
-        let prepared = Prepared::by_hand(directory.path().to_owned(), manifest, files);
+        let prepared = prepare(directory.path())?;
         Some((directory, Arc::new(prepared)))
     });
     made.as_ref().map(|(_, prepared)| prepared.clone())
 }
 
-/// Runs `work` on the local back end, or skips loudly.
-pub fn local(test: &str, work: impl FnOnce(Open<'_>)) {
-    let skip = |why: &dyn std::fmt::Display| eprintln!("SKIPPED: {test} (local): {why}");
-    let host = match probe::host() {
-        Ok(host) => Arc::new(host),
-        Err(failure) => return skip(&failure),
+/// Makes the environment in a directory; `None` where there is no Python.
+fn prepare(directory: &Path) -> Option<Prepared> {
+    let interpreter = python::interpreter().ok()?;
+    let venv = Command::new(&interpreter.base_executable)
+        .args(["-m", "venv", "--without-pip"])
+        .arg(directory.join("venv"))
+        .status()
+        .ok()?;
+    if !venv.success() {
+        return None;
+    }
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory, open).ok()?;
+    tree::write(&directory.join("repository"), &files(), None).ok()?;
+    tree::write(&directory.join("tree"), &files(), None).ok()?;
+    prepared_at(directory)
+}
+
+/// The environment that lies in a directory: another process of these tests made it.
+pub fn prepared_at(directory: &Path) -> Option<Prepared> {
+    let recipe = EnvironmentRecipe {
+        package: PinnedPackage {
+            name: "contract".into(),
+            version: "1".into(),
+            sha256: "0".repeat(64),
+        },
+        requirements: vec![],
+        source_root: ".".into(),
+        code: vec!["a.py".into()],
+        tests: vec!["tests".into()],
+        skip_tests: vec![],
+        layout: 0,
     };
-    let exe = std::env::current_exe().unwrap();
-    let (Some(helper), Some(prepared)) = (helper_beside(&exe), prepared()) else {
-        return skip(&"no helper program, or no Python");
+    let manifest = Manifest {
+        layout: 0,
+        recipe,
+        tree: tree::digest_of(&files()),
+        interpreter: python::interpreter().ok()?,
     };
-    let scratch = tempfile::tempdir().unwrap();
-    let owned = Owned::new(&scratch.path().join("s")).unwrap().0;
-    work(&|patches, hidden| {
+    Some(Prepared::by_hand(directory.to_owned(), manifest, files()))
+}
+
+/// Where local sandboxes are opened. Its scratch directory goes last.
+pub struct LocalRoom {
+    host: Arc<Host>,
+    prepared: Arc<Prepared>,
+    helper: PathBuf,
+    owned: Owned,
+    _scratch: tempfile::TempDir,
+}
+
+impl LocalRoom {
+    /// A room, or a loud skip.
+    pub fn new(test: &str) -> Option<Self> {
+        let skip = |why: &dyn std::fmt::Display| eprintln!("SKIPPED: {test} (local): {why}");
+        let host = probe::host().inspect_err(|failure| skip(failure)).ok()?;
+        let helper = helper_beside(&std::env::current_exe().unwrap());
+        let (Some(helper), Some(prepared)) = (helper, prepared()) else {
+            skip(&"no helper program, or no Python");
+            return None;
+        };
+        let scratch = tempfile::tempdir().unwrap();
+        Some(Self {
+            host: Arc::new(host),
+            prepared,
+            helper,
+            owned: Owned::new(&scratch.path().join("s")).unwrap().0,
+            _scratch: scratch,
+        })
+    }
+
+    pub fn open(
+        &self,
+        limits: Limits,
+        groups: Option<Arc<Pool>>,
+        patches: &[String],
+        hidden: &[String],
+    ) -> LocalSandbox {
         let number = number();
         let sandbox = LocalSandbox::open(OpenPlan {
-            host: host.clone(),
-            prepared: prepared.clone(),
-            private: owned.place(number),
-            helper: helper.clone(),
+            host: self.host.clone(),
+            prepared: self.prepared.clone(),
+            private: self.owned.place(number),
+            helper: self.helper.clone(),
             number,
-            label: test.to_owned(),
-            limits: Limits::default(),
-            groups: None,
+            label: "contract".to_owned(),
+            limits,
+            groups,
             patches,
             hidden,
         });
-        Arc::new(sandbox.unwrap())
-    });
+        sandbox.unwrap()
+    }
+}
+
+/// Runs `work` on the local back end, or skips loudly.
+pub fn local(test: &str, work: impl FnOnce(Open<'_>)) {
+    if let Some(room) = LocalRoom::new(test) {
+        work(&|patches, hidden| {
+            let limits = Limits::default();
+            Arc::new(room.open(limits, None, patches, hidden))
+        });
+    }
 }
 
 /// The engine and the image of the environment, or a loud skip.
