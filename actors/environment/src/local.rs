@@ -1,6 +1,7 @@
-//! The local back end: one private directory and one bubblewrap per sandbox, in which
-//! commands run one after another. No daemon, no network, no process that outlives its
-//! command (save what a shell on a terminal keeps).
+//! The local back end: one private directory and one set of namespaces per sandbox, in
+//! which commands run one after another. bubblewrap makes them, or the helper itself
+//! ([`crate::starter`]). No daemon, no network, no process that outlives its command
+//! (save what a shell on a terminal keeps).
 //!
 //! As root each sandbox has a uid of its own, so that neither files nor process limits
 //! are shared between sandboxes; otherwise commands run in a user namespace.
@@ -25,7 +26,7 @@ use crate::shell::{self, PtyTerminal, Shell, ShellError, SystemClock, script};
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
-use crate::{diff, failure, patch, private};
+use crate::{diff, failure, patch, private, starter};
 use bash::{Bash, nonce};
 use furnish::{furnish, mapped_uids, uid_of};
 use gametape_schemas::message::{
@@ -34,7 +35,6 @@ use gametape_schemas::message::{
 use gametape_schemas::{Failure, SandboxUsage};
 use outcome::{outcome, struck, take_note};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -159,9 +159,8 @@ impl LocalSandbox {
             private: private.clone(),
             label: plan.label,
         };
-        let words: Vec<OsString> = bubblewrap::arguments(&plan.host, &view);
-        let bwrap = plan.host.bwrap.clone();
-        let inside = warden.run(move || Inside::start(&bwrap, &words));
+        let (program, words) = starter::command(&plan.host, &view);
+        let inside = warden.run(move || Inside::start(&program, &words));
         let mut inside = inside.flatten().map_err(failure::exec)?;
         let limits = GroupLimits {
             memory_bytes: Some(plan.limits.memory_mib << 20),
