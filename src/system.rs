@@ -194,6 +194,23 @@ fn faults() -> Result<Faults, Failure> {
     Ok(faults)
 }
 
+/// Looks at the environment variables that are read far below, where there is nobody to
+/// tell that they make no sense.
+///
+/// # Errors
+/// `GT-CONFIG-VALUE`.
+pub fn check_environment() -> Result<(), Failure> {
+    match std::env::var_os("GAMETAPE_PRECISION") {
+        Some(text) if text != "f32" && text != "bf16" => Err(Failure::new(
+            FailureKind::Input,
+            "GT-CONFIG-VALUE",
+            format!("GAMETAPE_PRECISION cannot be used: `{}`", text.display()),
+        )
+        .with_help("write f32 or bf16, or unset it: the faster one on this processor is taken")),
+        _ => Ok(()),
+    }
+}
+
 /// Bytes of the tape's pages to keep in memory, when `GAMETAPE_TAPE_CACHE_MIB` says so.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use gametape_environment::cgroup::{self, Groups, Pool};
 use gametape_environment::local::{LocalSandbox, OpenPlan};
 use gametape_environment::provision::{Manifest, Prepared, python};
 use gametape_environment::sandbox::Sandbox;
+use gametape_environment::starter::{Choice, Starter};
 use gametape_environment::tree::{self, Entry, Snapshot};
 use gametape_environment::{Limits, bubblewrap, helper_beside, probe};
 use gametape_schemas::message::Exec;
@@ -76,6 +77,31 @@ impl Sandboxes {
             groups: has_any.then(|| Arc::new(groups.pool(&cgroup::owner()))),
             opened: AtomicU64::new(0),
         })
+    }
+
+    /// The same by the other starter.
+    pub fn by_the_other(&self) -> Outcome<Self> {
+        let choice = match self.host.starter {
+            Starter::Bubblewrap { .. } => Choice::Namespaces,
+            Starter::Namespaces => Choice::Bubblewrap,
+        };
+        let scratch = self.scratch.join("other");
+        std::fs::create_dir(&scratch)?;
+        Ok(Self {
+            host: Arc::new(probe::host_by(choice)?),
+            helper: self.helper.clone(),
+            scratch,
+            groups: self.groups.clone(),
+            opened: AtomicU64::new(0),
+        })
+    }
+
+    /// Who starts them.
+    pub fn starter(&self) -> &'static str {
+        match self.host.starter {
+            Starter::Bubblewrap { .. } => "bubblewrap",
+            Starter::Namespaces => "namespaces",
+        }
     }
 
     /// Opens one.

@@ -1,5 +1,6 @@
 //! The local sandbox beside bare bubblewrap with the same namespaces and beside
-//! `docker run`: opened, `true` run in it, closed; in the same run, taking turns.
+//! `docker run`: opened, `true` run in it, closed; in the same run, taking turns. Both
+//! starters of sandboxes are measured, the default one first.
 //!
 //! ```text
 //! cargo bench --bench sandbox -- [--runs N] [--many N] [--dir DIR] [--quick]
@@ -94,6 +95,10 @@ fn main() -> Outcome<()> {
     let small = Environment::make(&place.path().join("small"), 0)?;
     let large = Environment::make(&place.path().join("large"), MANY_FILES)?;
     let sandboxes = Sandboxes::new(place.path())?;
+    let others = sandboxes.by_the_other();
+    if let Err(reason) = &others {
+        println!("SKIPPED: the other starter: {reason}");
+    }
     let docker = docker::Image::make();
     if let Err(reason) = &docker {
         println!("SKIPPED: docker run: {reason}");
@@ -101,25 +106,34 @@ fn main() -> Outcome<()> {
 
     let [
         mut ours,
+        mut theirs,
         mut bwrap,
         mut engine,
         mut over_small,
         mut over_large,
-    ] = [(); 5].map(|()| Times(Vec::new()));
+    ] = [(); 6].map(|()| Times(Vec::new()));
+    let mut other_over_small = Times(Vec::new());
     // The first ones make what the later ones find: a namespace, a control group.
     sandboxes.once(&small)?;
     sandboxes.once(&large)?;
+    if let Ok(others) = &others {
+        others.once(&small)?;
+    }
     for _ in 0..options.runs {
         ours.add(|| sandboxes.once(&small))?;
         bwrap.add(bare)?;
-        let open = |environment: &Environment, times: &mut Times| {
+        let open = |sandboxes: &Sandboxes, environment: &Environment, times: &mut Times| {
             let begin = Instant::now();
             let sandbox = sandboxes.open(environment)?;
             times.0.push(begin.elapsed().as_secs_f64() * 1e3);
             sandbox.close()
         };
-        open(&small, &mut over_small)?;
-        open(&large, &mut over_large)?;
+        open(&sandboxes, &small, &mut over_small)?;
+        open(&sandboxes, &large, &mut over_large)?;
+        if let Ok(others) = &others {
+            theirs.add(|| others.once(&small))?;
+            open(others, &small, &mut other_over_small)?;
+        }
     }
     if let Ok(image) = &docker {
         for _ in 0..options.runs.min(10) {
@@ -135,7 +149,15 @@ fn main() -> Outcome<()> {
 
     println!("| ms | p50 | p95 |");
     println!("|---|---|---|");
-    row("open, `true`, close", &ours);
+    let (first, second) = (sandboxes.starter(), others.as_ref().map(Sandboxes::starter));
+    row(&format!("open, `true`, close over {first}"), &ours);
+    if let Ok(second) = second {
+        row(&format!("open, `true`, close over {second}"), &theirs);
+        row(
+            &format!("open over {second}, an empty tree"),
+            &other_over_small,
+        );
+    }
     row("bare bwrap, `true`", &bwrap);
     if !engine.0.is_empty() {
         row("docker run, `true`", &engine);
@@ -167,6 +189,10 @@ fn main() -> Outcome<()> {
         "exec_ms_p50": rounded(exec.at(0.5)),
     });
     let detail = serde_json::json!({
+        "starter": first,
+        "other_starter": second.ok(),
+        "other_open_vs_bwrap": second.is_ok().then(|| rounded(theirs.at(0.5) / bwrap.at(0.5))),
+        "other_open_ms_p50": second.is_ok().then(|| rounded(theirs.at(0.5))),
         "open_ms_p50": rounded(ours.at(0.5)),
         "open_ms_p95": rounded(ours.at(0.95)),
         "bwrap_ms_p50": rounded(bwrap.at(0.5)),

@@ -93,7 +93,9 @@ fn main() {
         assert!(at.exec(&endless).unwrap().timed_out);
     });
     println!("{:?}", at.usage());
-    median("close", 20, |run| drop(held[run].close().unwrap()));
+    median("close", 20, |run| {
+        held[run].close().unwrap();
+    });
     for threads in [1, 4, 8] {
         let begin = Instant::now();
         std::thread::scope(|scope| {

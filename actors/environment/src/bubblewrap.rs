@@ -1,10 +1,12 @@
-//! The words of bubblewrap's command line. Pure: what a sandbox can see is decided here.
+//! The words of bubblewrap's command line. Pure: what a sandbox can see is decided here,
+//! also where the helper carries them out itself ([`crate::starter`]).
 //!
 //! Inside are: the system's `/usr`, the interpreter at its own path without the host's
 //! packages, the environment's packages at `/venv`, the repository (writable) at
 //! `/testbed`, a private `/tmp`, nothing else. No network but `lo`, no other process, no
 //! file of the host's users, no package cache.
 
+use crate::starter::Starter;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -20,10 +22,8 @@ const HELPER: &str = "/run/gametape-sandbox";
 /// What of the host is the same for every sandbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Host {
-    /// The program `bwrap`, absolute.
-    pub bwrap: PathBuf,
-    /// Its version (0.8.0 is `(0, 8)`).
-    pub version: (u32, u32),
+    /// Who makes the namespaces and the mounts.
+    pub starter: Starter,
     /// Whether this process is root: commands then run under a uid of the host's, else
     /// in a user namespace.
     pub root: bool,
@@ -35,7 +35,7 @@ pub struct Host {
 
 impl Host {
     /// Looks at this machine.
-    pub fn read(bwrap: PathBuf, version: (u32, u32)) -> Self {
+    pub fn read(starter: Starter) -> Self {
         let links = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"]
             .into_iter()
             .map(|name| format!("/{name}"))
@@ -46,8 +46,7 @@ impl Host {
             })
             .collect();
         Self {
-            bwrap,
-            version,
+            starter,
             root: nix::unistd::geteuid().is_root(),
             links,
             packages: host_packages(),
@@ -91,9 +90,8 @@ pub struct View {
     pub label: String,
 }
 
-/// The whole command line after `bwrap`.
-pub fn arguments(host: &Host, view: &View) -> Vec<OsString> {
-    let mut words = Words(Vec::with_capacity(96));
+/// Namespaces and privileges.
+fn walls(host: &Host, words: &mut Words) {
     words.all(&[
         "--unshare-pid",
         "--unshare-net",
@@ -119,10 +117,14 @@ pub fn arguments(host: &Host, view: &View) -> Vec<OsString> {
         ]);
     } else {
         words.all(&["--unshare-user", "--uid", "1000", "--gid", "1000"]);
-        if host.version >= (0, 8) {
+        if host.starter.is_as_new_as((0, 8)) {
             words.all(&["--disable-userns"]);
         }
     }
+}
+
+/// The system: its programs and libraries.
+fn system(host: &Host, words: &mut Words) {
     words.all(&["--ro-bind", "/usr", "/usr"]);
     for (path, target) in &host.links {
         match target {
@@ -130,6 +132,24 @@ pub fn arguments(host: &Host, view: &View) -> Vec<OsString> {
             None => words.paths("--ro-bind", Path::new(path), Path::new(path)),
         }
     }
+}
+
+/// The words of a sandbox with nothing of ours in it but the helper: for a trial.
+pub fn trial(host: &Host, helper: &Path) -> Vec<OsString> {
+    let mut words = Words(Vec::with_capacity(64));
+    walls(host, &mut words);
+    system(host, &mut words);
+    words.paths("--ro-bind", helper, Path::new(HELPER));
+    words.all(&["--proc", "/proc", "--dev", "/dev", "--chdir", "/"]);
+    words.all(&["--", HELPER, "trial"]);
+    words.0
+}
+
+/// The whole command line after `bwrap`.
+pub fn arguments(host: &Host, view: &View) -> Vec<OsString> {
+    let mut words = Words(Vec::with_capacity(96));
+    walls(host, &mut words);
+    system(host, &mut words);
     // bubblewrap makes missing parents for their owner alone; ours is another uid.
     for path in ["/etc", "/run"] {
         words.all(&["--perms", "0755", "--dir", path]);
@@ -162,7 +182,7 @@ pub fn arguments(host: &Host, view: &View) -> Vec<OsString> {
     words.paths("--ro-bind", &view.helper, Path::new(HELPER));
     words.all(&["--proc", "/proc", "--dev", "/dev"]);
     words.all(&["--perms", "1777"]);
-    if host.version >= (0, 7) {
+    if host.starter.is_as_new_as((0, 7)) {
         words.all(&["--size", "67108864"]);
     }
     words.all(&["--tmpfs", "/dev/shm"]);
@@ -221,8 +241,10 @@ mod tests {
 
     fn line(root: bool) -> String {
         let host = Host {
-            bwrap: "/usr/bin/bwrap".into(),
-            version: (0, 8),
+            starter: Starter::Bubblewrap {
+                program: "/usr/bin/bwrap".into(),
+                version: (0, 8),
+            },
             root,
             links: vec![
                 ("/bin".into(), Some("usr/bin".into())),

@@ -9,13 +9,14 @@
 //! Where that cannot be had (not root, an old kernel, a file system that cannot map
 //! ids), the tree is copied.
 
+use crate::detached::Detached;
 use crate::inner::HOLD_USER_NAMESPACE;
 use crate::warden::own_mounts;
 use nix::mount::{MsFlags, mount};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -150,62 +151,9 @@ fn overlay(plan: &Plan, owner: u32) -> io::Result<()> {
 /// Mounts a copy of the tree at `at` in which what belongs to root belongs to the one
 /// whom `users` maps it to.
 fn mount_mapped(tree: &Path, at: &Path, users: &OwnedFd) -> io::Result<()> {
-    use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
-    let path = |path: &Path| {
-        CString::new(path.as_os_str().as_bytes())
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
-    };
-    let (tree, at) = (path(tree)?, path(at)?);
-    // SAFETY: valid C strings and flags; the result is checked before use.
-    let copy = unsafe {
-        libc::syscall(
-            libc::SYS_open_tree,
-            libc::AT_FDCWD,
-            tree.as_ptr(),
-            libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC,
-        )
-    };
-    if copy < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nobody else owns; descriptors fit an i32.
-    let copy = unsafe { OwnedFd::from_raw_fd(copy as i32) };
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: users.as_raw_fd() as u64,
-    };
-    // SAFETY: an empty C string, and a structure with its true size.
-    let set = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            copy.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if set != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: valid C strings and an open descriptor.
-    let moved = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            copy.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            at.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-    };
-    if moved != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    let copy = Detached::copy(tree, false)?;
+    copy.map(users.as_fd())?;
+    copy.attach(at)
 }
 
 /// A user namespace that maps root to `owner` and nobody else; made once for each uid.
@@ -240,9 +188,7 @@ fn map(holder: &mut std::process::Child, owner: u32) -> io::Result<OwnedFd> {
     for map in ["uid_map", "gid_map"] {
         std::fs::write(format!("/proc/{id}/{map}"), format!("0 {owner} 1\n"))?;
     }
-    File::open(format!("/proc/{id}/ns/user"))?
-        .as_fd()
-        .try_clone_to_owned()
+    Ok(File::open(format!("/proc/{id}/ns/user"))?.into())
 }
 
 /// Numbers of the sandboxes that are open in this process: the lowest that is free, so

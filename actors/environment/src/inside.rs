@@ -66,14 +66,14 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Starts `bwrap arguments…`. bubblewrap dies with the calling thread: call it on
-    /// one that lives as long as the sandbox.
+    /// Starts `program arguments…`: bubblewrap, or the helper which does the same. It dies
+    /// with the calling thread: call it on one that lives as long as the sandbox.
     ///
     /// # Errors
-    /// bubblewrap cannot be started.
-    pub fn start(bwrap: &Path, arguments: &[OsString]) -> io::Result<Self> {
+    /// The program cannot be started.
+    pub fn start(program: &Path, arguments: &[OsString]) -> io::Result<Self> {
         let (ours, theirs) = pair()?;
-        let mut child = Command::new(bwrap)
+        let mut child = Command::new(program)
             .args(arguments)
             .env_clear()
             .stdin(Stdio::from(theirs))

@@ -7,14 +7,17 @@
 //! - [`patch`]: unified diffs onto a tree, whole or not at all
 //! - [`diff`]: what an agent changed, computed here and never by its tree's own git
 //! - [`sandbox`]: what every back end can do
-//! - [`local`]: the back end on bubblewrap: no daemon, no network, another uid
-//!   - [`bubblewrap`]: its command line: what a sandbox can see
+//! - [`local`]: the local back end: no daemon, no network, another uid
+//!   - [`bubblewrap`]: what a sandbox can see, as bubblewrap's command line
+//!   - [`starter`]: who makes it so: bubblewrap, or the helper itself
 //!   - [`warden`], [`ground`], [`upper`]: the thread that its life and its mounts are tied
 //!     to; limited space and an overlay over the prepared tree; what was written there
 //!   - [`inside`]: the sandbox that is up: commands started, drained, killed at their limit
 //!   - [`protocol`], [`packets`], [`output`]: words with the helper inside, and how they
 //!     travel; what is kept of a stream
-//!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command
+//!   - [`inner`]: the helper: rlimits, Landlock, seccomp, then the command; where there is
+//!     no bubblewrap, namespaces and mounts before them
+//!   - [`detached`]: mounts by descriptor
 //!   - [`private`]: directories, and what dead processes left of theirs
 //! - [`cgroup`]: limits on all of a sandbox together, from a pool of slots
 //! - [`shell`]: a bash that lives as long as an attempt, over any terminal
@@ -34,6 +37,7 @@ pub mod actor;
 pub mod archive;
 pub mod bubblewrap;
 pub mod cgroup;
+pub mod detached;
 pub mod diff;
 pub mod docker;
 pub mod failure;
@@ -52,6 +56,7 @@ pub mod protocol;
 pub mod provision;
 pub mod sandbox;
 pub mod shell;
+pub mod starter;
 pub mod tree;
 pub mod upper;
 pub mod warden;

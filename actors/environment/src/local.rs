@@ -1,37 +1,44 @@
-//! The local back end: one private directory and one bubblewrap per sandbox, in which
-//! commands run one after another. No daemon, no network, no process that outlives its
-//! command (save what a shell on a terminal keeps).
+//! The local back end: one private directory and one set of namespaces per sandbox, in
+//! which commands run one after another. bubblewrap makes them, or the helper itself
+//! ([`crate::starter`]). No daemon, no network, no process that outlives its command
+//! (save what a shell on a terminal keeps).
 //!
 //! As root each sandbox has a uid of its own, so that neither files nor process limits
 //! are shared between sandboxes; otherwise commands run in a user namespace.
+//!
+//! - `furnish`: what is in it at first, and whose
+//! - `outcome`: what came of a command
+//! - `bash`: its shell
+
+mod bash;
+mod furnish;
+mod outcome;
 
 use crate::bubblewrap::{self, Host, View};
 use crate::cgroup::{GroupLimits, GroupUsage, Pool, Slot};
 use crate::files::Root;
 use crate::ground::{self, Ground, Layers, Seat};
-use crate::inside::{Bounds, Ended, Inside, kill_job};
-use crate::protocol::{Limits, Report, Request};
+use crate::inside::{Bounds, Inside};
+use crate::protocol::{Limits, Request};
 use crate::provision::Prepared;
 use crate::sandbox::Sandbox;
-use crate::shell::wire::Elsewhere;
 use crate::shell::{self, PtyTerminal, Shell, ShellError, SystemClock, script};
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
-use crate::{diff, failure, patch, private};
+use crate::{diff, failure, patch, private, starter};
+use bash::{Bash, nonce};
+use furnish::{furnish, mapped_uids, uid_of};
 use gametape_schemas::message::{
     Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
 };
-use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
+use gametape_schemas::{Failure, SandboxUsage};
+use outcome::{outcome, struck, take_note};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -97,30 +104,6 @@ struct Standing {
     _seat: Seat,
 }
 
-/// First of the uids that sandboxes run under when we are root.
-const FIRST_UID: u32 = 1_000_000_000;
-/// The uid where the range above does not exist (containers that map few).
-const NOBODY: u32 = 65_534;
-
-/// A uid for a sandbox: different for those open at once, of one process and of others.
-fn uid_of(process: u32, number: u64, mapped: u64) -> u32 {
-    let id = FIRST_UID + ((process & 0x3f_ffff) << 8) + (number % 256) as u32;
-    if u64::from(id) < mapped { id } else { NOBODY }
-}
-
-/// One more than the largest uid that exists here.
-fn mapped_uids() -> u64 {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.lines()
-        .filter_map(|line| {
-            let mut numbers = line.split_whitespace().map(str::parse::<u64>);
-            let (first, _, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
-            Some(first.ok()? + count.ok()?)
-        })
-        .max()
-        .unwrap_or(0)
-}
-
 impl LocalSandbox {
     /// Opens: its layers are mounted, or a tree is written, and bubblewrap comes up.
     /// Blocks.
@@ -176,9 +159,8 @@ impl LocalSandbox {
             private: private.clone(),
             label: plan.label,
         };
-        let words: Vec<OsString> = bubblewrap::arguments(&plan.host, &view);
-        let bwrap = plan.host.bwrap.clone();
-        let inside = warden.run(move || Inside::start(&bwrap, &words));
+        let (program, words) = starter::command(&plan.host, &view);
+        let inside = warden.run(move || Inside::start(&program, &words));
         let mut inside = inside.and_then(|started| started).map_err(failure::exec)?;
         let limits = GroupLimits {
             memory_bytes: Some(plan.limits.memory_mib << 20),
@@ -259,43 +241,6 @@ impl LocalSandbox {
     }
 }
 
-/// Writes what every sandbox has, and the repository's base state.
-fn furnish(
-    ground: &Ground,
-    clean: &Snapshot,
-    base: &Snapshot,
-    owner: Option<u32>,
-) -> io::Result<Root> {
-    let repository = ground.path("repo");
-    for name in ["tmp", "tmp/home"] {
-        let path = ground.path(name);
-        std::fs::DirBuilder::new().mode(0o755).create(&path)?;
-        if let Some(id) = owner {
-            lchown(&path, Some(id), Some(id))?;
-        }
-    }
-    write_etc(&ground.path("etc"), owner.unwrap_or(1000))?;
-    if ground.layers() != Layers::Overlay {
-        tree::write(&repository, base, owner)?;
-        return Root::open(&repository, owner);
-    }
-    let root = Root::open(&repository, owner)?;
-    let refused = |refusal: String| io::Error::other(refusal);
-    for path in clean.keys().filter(|path| !base.contains_key(*path)) {
-        root.remove(path)?.map_err(refused)?;
-    }
-    for (path, entry) in base {
-        let is_there = clean.get(path).is_some_and(|old| {
-            Arc::ptr_eq(&old.bytes, &entry.bytes) && old.executable == entry.executable
-        });
-        if !is_there {
-            let written = root.write(path, &entry.bytes, Some(entry.executable))?;
-            written.map_err(refused)?;
-        }
-    }
-    Ok(root)
-}
-
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing is left half-done under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -306,30 +251,6 @@ fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
         || path
             .match_indices('/')
             .any(|(at, _)| path.get(..at).is_some_and(|parent| hidden.contains(parent)))
-}
-
-/// The files below `/etc` that programs expect; nothing of the host's.
-fn write_etc(path: &Path, uid: u32) -> io::Result<()> {
-    std::fs::create_dir(path)?;
-    let home = bubblewrap::HOME;
-    for (name, text) in [
-        (
-            "passwd",
-            format!("root:x:0:0::/:/bin/sh\nagent:x:{uid}:{uid}::{home}:/bin/sh\n"),
-        ),
-        ("group", format!("root:x:0:\nagent:x:{uid}:\n")),
-        (
-            "hosts",
-            "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned(),
-        ),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n".to_owned(),
-        ),
-    ] {
-        std::fs::write(path.join(name), text)?;
-    }
-    Ok(())
 }
 
 impl LocalSandbox {
@@ -365,38 +286,6 @@ impl LocalSandbox {
         let clock = Box::new(SystemClock::default());
         Ok(Shell::new(Box::new(terminal), &nonce, clock)?)
     }
-}
-
-/// The bash of a sandbox.
-#[derive(Debug)]
-struct Bash {
-    standing: Arc<Mutex<Option<Standing>>>,
-    handle: UnixStream,
-    job: u64,
-}
-
-impl Elsewhere for Bash {
-    fn ended(&mut self) -> Option<Option<i32>> {
-        match self.standing.try_lock() {
-            Ok(mut turn) => match &mut *turn {
-                Some(standing) => standing.inside.ended_on_terminal(self.job),
-                None => Some(None),
-            },
-            // A command runs beside it: the next look tells.
-            Err(_) => None,
-        }
-    }
-
-    fn kill(&mut self) {
-        kill_job(self.handle.as_fd(), self.job);
-    }
-}
-
-/// Random letters and digits.
-fn nonce() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl Sandbox for LocalSandbox {
@@ -563,54 +452,6 @@ impl Sandbox for LocalSandbox {
     }
 }
 
-/// Which limit struck during a command, the gravest first. Pure.
-fn struck(
-    ended: &Ended,
-    now: &GroupUsage,
-    before: &GroupUsage,
-    is_full: bool,
-) -> Option<ResourceLimit> {
-    // Before the first command nothing was counted: as good as zero.
-    let grew = |of: fn(&GroupUsage) -> Option<u64>| of(now).unwrap_or(0) > of(before).unwrap_or(0);
-    let signal = ended.reports.iter().find_map(|report| match report {
-        Report::Ended { signal, .. } => *signal,
-        _ => None,
-    });
-    if grew(|group| group.oom_kills) {
-        return Some(ResourceLimit::Memory);
-    }
-    if grew(|group| group.pids_denied) {
-        return Some(ResourceLimit::Processes);
-    }
-    match signal {
-        Some(libc::SIGXCPU) => return Some(ResourceLimit::CpuTime),
-        Some(libc::SIGXFSZ) => return Some(ResourceLimit::FileSize),
-        _ => {}
-    }
-    if is_full {
-        return Some(ResourceLimit::Disk);
-    }
-    ended.timed_out.then_some(ResourceLimit::WallTime)
-}
-
-fn take_note(used: &mut SandboxUsage, ended: &Ended, limit: Option<ResourceLimit>) {
-    used.commands += 1;
-    if let Some(limit) = limit.filter(|limit| !used.limits.contains(limit)) {
-        used.limits.push(limit);
-    }
-    for report in &ended.reports {
-        if let Report::Ended {
-            cpu_us,
-            max_rss_kib,
-            ..
-        } = report
-        {
-            used.cpu_us += cpu_us;
-            used.peak_memory_bytes = used.peak_memory_bytes.max(Some(max_rss_kib << 10));
-        }
-    }
-}
-
 fn put(root: &Root, change: &patch::Change) -> io::Result<Result<(), String>> {
     match &change.new {
         Some(entry) => root.write(&change.path, &entry.bytes, Some(entry.executable)),
@@ -618,123 +459,9 @@ fn put(root: &Root, change: &patch::Change) -> io::Result<Result<(), String>> {
     }
 }
 
-/// What the room answers, from what the process and the helper told. Pure.
-fn outcome(argv: &[String], ended: Ended) -> Result<ExecOutcome, Failure> {
-    let mut stderr = ended.stderr.text();
-    let mut exit_code = None;
-    let mut started = false;
-    let mut finished = ended.timed_out;
-    for report in &ended.reports {
-        match report {
-            Report::Ready => {}
-            Report::Started => started = true,
-            Report::Failed { why } => return Err(failure::exec(why)),
-            Report::NotStarted { errno } => {
-                let name = argv.first().map_or("", String::as_str);
-                let why = io::Error::from_raw_os_error(*errno);
-                stderr.push_str(&format!("{name}: {why}\n"));
-                // As shells have it: not found, or found and not executable.
-                exit_code = Some(if *errno == libc::ENOENT { 127 } else { 126 });
-                (started, finished) = (true, true);
-            }
-            Report::Ended { code, .. } => {
-                exit_code = *code;
-                finished = true;
-            }
-        }
-    }
-    if !started && !ended.timed_out {
-        let said: String = stderr.chars().take(400).collect();
-        return Err(failure::exec(said.trim()));
-    }
-    if !finished {
-        return Err(failure::died());
-    }
-    Ok(ExecOutcome {
-        exit_code: exit_code.filter(|_| !ended.timed_out),
-        timed_out: ended.timed_out,
-        truncated_bytes: ended.stdout.dropped() + ended.stderr.dropped(),
-        stdout: ended.stdout.text(),
-        stderr,
-        wall_ms: ended.wall.as_millis() as u64,
-        limit: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Capture;
-
-    fn ended(reports: &[Report], timed_out: bool) -> Ended {
-        let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
-        stdout.push(b"out", 100);
-        stderr.push(b"bwrap: no", 100);
-        Ended {
-            reports: reports.to_vec(),
-            timed_out,
-            stdout,
-            stderr,
-            wall: Duration::ZERO,
-        }
-    }
-
-    #[test]
-    fn whose_failure_it_is() {
-        let argv = ["x".to_owned()];
-        let done = |code, signal| Report::Ended {
-            code,
-            signal,
-            cpu_us: 0,
-            max_rss_kib: 0,
-        };
-        let ok = outcome(&argv, ended(&[Report::Started, done(Some(3), None)], false)).unwrap();
-        assert_eq!(
-            (ok.exit_code, ok.timed_out, ok.stdout.as_str()),
-            (Some(3), false, "out")
-        );
-        let killed = outcome(&argv, ended(&[Report::Started, done(None, Some(9))], false));
-        assert_eq!(killed.unwrap().exit_code, None);
-        let late = outcome(&argv, ended(&[Report::Started], true)).unwrap();
-        assert!(late.timed_out && late.exit_code.is_none());
-        let missing = outcome(&argv, ended(&[Report::NotStarted { errno: 2 }], false)).unwrap();
-        assert_eq!(missing.exit_code, Some(127));
-        let code = |reports: &[Report]| outcome(&argv, ended(reports, false)).unwrap_err().code;
-        assert_eq!(code(&[]), "GT-SANDBOX-EXEC");
-        assert_eq!(
-            code(&[Report::Failed {
-                why: "landlock".into()
-            }]),
-            "GT-SANDBOX-EXEC"
-        );
-        assert_eq!(code(&[Report::Started]), "GT-SANDBOX-DIED");
-    }
-
-    #[test]
-    fn a_limit_struck_when_its_counter_grew() {
-        let counted = |oom_kills, pids_denied| GroupUsage {
-            oom_kills: Some(oom_kills),
-            pids_denied: Some(pids_denied),
-            ..GroupUsage::default()
-        };
-        let struck = |now, before| struck(&ended(&[], false), &now, &before, false);
-        let first = GroupUsage::default();
-        assert_eq!(struck(counted(0, 0), first), None);
-        assert_eq!(struck(first, first), None);
-        let memory = Some(ResourceLimit::Memory);
-        assert_eq!(struck(counted(1, 1), first), memory);
-        assert_eq!(struck(counted(1, 1), counted(1, 1)), None);
-        let processes = Some(ResourceLimit::Processes);
-        assert_eq!(struck(counted(1, 2), counted(1, 1)), processes);
-    }
-
-    #[test]
-    fn uids_differ_and_stay_in_range() {
-        assert_ne!(uid_of(7, 1, u64::MAX), uid_of(7, 2, u64::MAX));
-        assert_ne!(uid_of(7, 1, u64::MAX), uid_of(8, 1, u64::MAX));
-        assert!(uid_of(u32::MAX, u64::MAX, u64::MAX) < i32::MAX as u32);
-        assert_eq!(uid_of(7, 1, 65_536), NOBODY);
-    }
 
     #[test]
     fn directories_hide_what_is_below() {

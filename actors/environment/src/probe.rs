@@ -1,9 +1,12 @@
 //! Which layers of isolation this machine has: by trying, never by file names.
 
 use crate::bubblewrap::Host;
-use crate::{failure, packages};
+use crate::inside::Inside;
+use crate::starter::{self, Choice, Starter};
+use crate::{failure, helper_beside, packages};
 use gametape_schemas::Failure;
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -36,22 +39,7 @@ const OLDEST: (u32, u32) = (0, 5);
 
 /// Tries every layer. Takes some ten milliseconds; blocks.
 pub fn probe() -> Vec<Layer> {
-    let (bubblewrap, host) = bubblewrap();
-    let mut layers = vec![bubblewrap];
-    layers.push(match &host {
-        Some(host) => namespaces(host),
-        None => layer(
-            "namespaces",
-            false,
-            true,
-            "cannot be tried without bubblewrap",
-        ),
-    });
-    layers.push(uid());
-    layers.push(landlock());
-    layers.push(seccomp());
-    layers.push(cgroup());
-    layers
+    survey(Choice::asked()).0
 }
 
 /// This machine, when sandboxes can be had on it.
@@ -59,43 +47,97 @@ pub fn probe() -> Vec<Layer> {
 /// # Errors
 /// `GT-SANDBOX-UNAVAILABLE`, naming every required layer that is missing.
 pub fn host() -> Result<Host, Failure> {
-    require(&probe())?;
-    bubblewrap()
-        .1
-        .ok_or_else(|| failure::unavailable("bubblewrap has just disappeared"))
+    found(Choice::asked())
 }
 
-fn bubblewrap() -> (Layer, Option<Host>) {
+/// The same with a starter of one's choice.
+///
+/// # Errors
+/// As [`host`].
+pub fn host_by(choice: Choice) -> Result<Host, Failure> {
+    found(Ok(choice))
+}
+
+fn found(choice: Result<Choice, String>) -> Result<Host, Failure> {
+    let (layers, host) = survey(choice);
+    require(&layers)?;
+    host.ok_or_else(|| failure::unavailable("nobody starts sandboxes here"))
+}
+
+fn survey(choice: Result<Choice, String>) -> (Vec<Layer>, Option<Host>) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let (mut layers, host) = starters(choice, &path);
+    layers.extend([uid(), landlock(), seccomp(), cgroup()]);
+    (layers, host.map(with_packages))
+}
+
+/// Whose sandboxes work, the first that is wanted first. At least one must.
+fn starters(choice: Result<Choice, String>, path: &OsStr) -> (Vec<Layer>, Option<Host>) {
+    let name = "namespaces";
+    let choice = match choice {
+        Ok(choice) => choice,
+        Err(why) => return (vec![layer(name, false, true, why)], None),
+    };
+    let mut refused = Vec::new();
+    let mut layers = Vec::new();
+    if choice != Choice::Namespaces {
+        let (bubblewrap, host) = bubblewrap(choice == Choice::Bubblewrap, path);
+        let tried = host.map(|host| by_bubblewrap(&host).map(|kinds| (host, kinds)));
+        refused.push(bubblewrap.detail.clone());
+        layers.push(bubblewrap);
+        match tried {
+            Some(Ok((host, kinds))) => {
+                layers.push(layer(name, true, true, kinds));
+                return (layers, Some(host));
+            }
+            Some(Err(why)) => refused.push(format!("by bubblewrap: {why}")),
+            None => {}
+        }
+    }
+    if choice != Choice::Bubblewrap {
+        let host = Host::read(Starter::Namespaces);
+        match by_helper(&host) {
+            Ok(()) => {
+                let detail = format!("{}, made by the helper", kinds(&host));
+                layers.push(layer(name, true, true, detail));
+                return (layers, Some(host));
+            }
+            Err(why) => refused.push(format!("by the helper: {why}")),
+        }
+    }
+    let help = "on Ubuntu 24.04: sysctl kernel.apparmor_restrict_unprivileged_userns=0; \
+                elsewhere: sysctl kernel.unprivileged_userns_clone=1; in a container: run \
+                it with the permission to make namespaces";
+    let detail = format!("refused: {} ({help})", refused.join("; "));
+    layers.push(layer(name, false, true, detail));
+    (layers, None)
+}
+
+fn bubblewrap(required: bool, path: &OsStr) -> (Layer, Option<Host>) {
     let name = "bubblewrap";
-    let Some(path) = on_path("bwrap") else {
+    let missing = |why: String| (layer(name, false, required, why), None);
+    let Some(path) = on_path("bwrap", path) else {
         let help = "`bwrap` is not on the PATH: install the package bubblewrap \
                     (apt-get install bubblewrap)";
-        return (layer(name, false, true, help), None);
+        return missing(help.to_owned());
     };
-    let said = Command::new(&path).arg("--version").output();
-    let said = match said {
+    let said = match Command::new(&path).arg("--version").output() {
         Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        Err(error) => {
-            return (
-                layer(name, false, true, format!("{}: {error}", path.display())),
-                None,
-            );
-        }
+        Err(error) => return missing(format!("{}: {error}", path.display())),
     };
     match version(&said) {
-        Some(found) if found >= OLDEST => (
-            layer(name, true, true, format!("{said} ({})", path.display())),
-            Some(with_packages(Host::read(path, found))),
-        ),
-        _ => (
-            layer(
-                name,
-                false,
-                true,
-                format!("version 0.5 or newer is needed, this is: {said}"),
-            ),
-            None,
-        ),
+        Some(version) if version >= OLDEST => {
+            let detail = format!("{said} ({})", path.display());
+            let starter = Starter::Bubblewrap {
+                program: path,
+                version,
+            };
+            (
+                layer(name, true, required, detail),
+                Some(Host::read(starter)),
+            )
+        }
+        _ => missing(format!("version 0.5 or newer is needed, this is: {said}")),
     }
 }
 
@@ -116,50 +158,47 @@ fn version(said: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
+fn on_path(name: &str, path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path)
         .map(|directory| directory.join(name))
         .find(|path| path.is_absolute() && path.is_file())
 }
 
-/// Whether bubblewrap can make the namespaces that sandboxes use.
-fn namespaces(host: &Host) -> Layer {
-    let name = "namespaces";
-    let mut command = Command::new(&host.bwrap);
-    command.args([
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-ipc",
-        "--unshare-uts",
-    ]);
-    let kinds = if host.root {
+fn kinds(host: &Host) -> &'static str {
+    if host.root {
         "pid, net, ipc, uts, mount"
     } else {
-        command.args(["--unshare-user", "--uid", "1000"]);
         "user, pid, net, ipc, uts, mount"
-    };
-    command.args([
-        "--ro-bind",
-        "/",
-        "/",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "true",
-    ]);
-    match command.output() {
-        Ok(output) if output.status.success() => layer(name, true, true, kinds),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            let help = "on Ubuntu 24.04: sysctl kernel.apparmor_restrict_unprivileged_userns=0; \
-                        elsewhere: sysctl kernel.unprivileged_userns_clone=1; in a container: run \
-                        it with the permission to make namespaces";
-            layer(name, false, true, format!("refused: {said} ({help})"))
-        }
-        Err(error) => layer(name, false, true, format!("bwrap cannot be run: {error}")),
     }
+}
+
+/// Whether bubblewrap can make the namespaces that sandboxes use: which, or why not.
+fn by_bubblewrap(host: &Host) -> Result<&'static str, String> {
+    let Starter::Bubblewrap { program, .. } = &host.starter else {
+        return Err("another starter".to_owned());
+    };
+    let mut command = Command::new(program);
+    command.args(["--unshare-pid", "--unshare-net", "--unshare-ipc"]);
+    command.arg("--unshare-uts");
+    if !host.root {
+        command.args(["--unshare-user", "--uid", "1000"]);
+    }
+    command.args(["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]);
+    match command.arg("true").output() {
+        Ok(output) if output.status.success() => Ok(kinds(host)),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(format!("bwrap cannot be run: {error}")),
+    }
+}
+
+/// Whether the helper can make a sandbox by itself: one is made, and the helper in it
+/// answers.
+fn by_helper(host: &Host) -> Result<(), String> {
+    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
+    let helper = helper_beside(&exe).ok_or("the helper `gametape-sandbox` is not there")?;
+    let (program, words) = starter::trial(host, &helper);
+    let up = Inside::start(&program, &words).and_then(|mut inside| inside.wait_until_up());
+    up.map_err(|error| error.to_string())
 }
 
 fn uid() -> Layer {
@@ -285,6 +324,43 @@ mod tests {
         let failure = require(&[have, optional, layer("c", false, true, "why")]).unwrap_err();
         assert_eq!(failure.code, "GT-SANDBOX-UNAVAILABLE");
         assert!(failure.message.contains("c: why") && !failure.message.contains("b:"));
+    }
+
+    #[test]
+    fn without_bubblewrap_the_helper_is_tried() {
+        let nowhere = OsStr::new("");
+        let (layers, host) = starters(Ok(Choice::Any), nowhere);
+        let named = |name: &str| layers.iter().find(|l| l.name == name).unwrap();
+        let bubblewrap = named("bubblewrap");
+        assert!(!bubblewrap.active && !bubblewrap.required);
+        let namespaces = named("namespaces");
+        assert!(namespaces.required);
+        match host {
+            Some(host) => {
+                assert_eq!(host.starter, Starter::Namespaces);
+                assert!(namespaces.active && require(&layers).is_ok());
+            }
+            // Without the helper, or the right to namespaces, both reasons are told.
+            None => {
+                assert!(!namespaces.active && require(&layers).is_err());
+                assert!(namespaces.detail.contains("PATH"), "{namespaces:?}");
+                assert!(
+                    namespaces.detail.contains("by the helper"),
+                    "{namespaces:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_choice_that_cannot_be_had_is_not_replaced() {
+        let nowhere = OsStr::new("");
+        let (layers, host) = starters(Ok(Choice::Bubblewrap), nowhere);
+        assert!(host.is_none() && require(&layers).is_err(), "{layers:?}");
+        let (layers, host) = starters(Err("what is that".into()), nowhere);
+        assert!(host.is_none());
+        let failure = require(&layers).unwrap_err();
+        assert!(failure.message.contains("what is that"), "{failure}");
     }
 
     #[test]

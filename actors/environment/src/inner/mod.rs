@@ -10,6 +10,7 @@
 //! - [`confine`]: the child's way in: uid, rlimits, Landlock, seccomp
 //! - `filter`: what seccomp denies
 //! - `family`: whom to kill and whom to spare
+//! - [`stage`]: what bubblewrap does for it elsewhere, before all that
 //!
 //! Landlock and seccomp close around the helper itself before it takes orders (the mounts
 //! are made already): whatever it starts is born behind them. Of each command then uid
@@ -18,6 +19,7 @@
 pub mod confine;
 mod family;
 mod filter;
+pub mod stage;
 
 use crate::packets::{receive, send};
 use crate::protocol::{Order, Report, Request, Said};
@@ -32,7 +34,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup, fork, pipe2};
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -44,11 +46,21 @@ pub const HOLD_USER_NAMESPACE: &str = "--hold-user-namespace";
 
 /// The program. Its argument is otherwise for people who list processes.
 pub fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(HOLD_USER_NAMESPACE) {
+    let mut words = std::env::args_os().skip(1);
+    let first = words.next();
+    if first.as_deref() == Some(OsStr::new(HOLD_USER_NAMESPACE)) {
         return match hold_user_namespace() {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         };
+    }
+    if first.as_deref() == Some(OsStr::new(stage::STAGE)) {
+        let words: Vec<OsString> = words.collect();
+        if let Err(error) = stage::enter(&words) {
+            eprintln!("gametape-sandbox: {error}");
+            return ExitCode::FAILURE;
+        }
+        // From here on this is process 1 of the sandbox.
     }
     // A copy out of the way, closed at exec: a command's input takes the place of 0.
     let Ok(host) = dup(io::stdin()) else {

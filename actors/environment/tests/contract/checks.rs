@@ -203,7 +203,7 @@ fn patches_apply_whole_or_not_at_all(open: Open<'_>) {
 /// Links, pipes and names that should confuse whoever reads the tree.
 pub const MESS: &str = r#"
 import os
-os.symlink('/etc/passwd', 'link'); os.symlink('/', 'whole'); os.symlink('..', 'd/up')
+os.symlink('/etc/passwd', 'link'); os.symlink('/', 'top'); os.symlink('..', 'd/up')
 os.symlink('a.py', 'inner'); os.mkfifo('pipe'); os.link('a.py', 'second')
 open('big', 'wb').truncate(100 << 20)
 open(b'bad\xff\nname', 'w').close(); open('line\nbreak', 'w').write('x\n')
@@ -224,7 +224,7 @@ fn links_lead_nowhere(open: Open<'_>) {
     assert_eq!(python(&*at, MESS).stdout, "made\n");
     for path in [
         "link",
-        "whole/etc/passwd",
+        "top/etc/passwd",
         "d/up/a.py",
         "pipe",
         "big",
@@ -239,7 +239,7 @@ fn links_lead_nowhere(open: Open<'_>) {
     }
     for path in [
         "link",
-        "whole/tmp/evil",
+        "top/tmp/evil",
         "d/up/evil",
         "pipe",
         "d/b.py",
@@ -251,7 +251,7 @@ fn links_lead_nowhere(open: Open<'_>) {
         );
     }
     let patch = "--- /dev/null\n+++ b/good\n@@ -0,0 +1 @@\n+x\n\
-        --- /dev/null\n+++ b/whole/tmp/evil\n@@ -0,0 +1 @@\n+x\n";
+        --- /dev/null\n+++ b/top/tmp/evil\n@@ -0,0 +1 @@\n+x\n";
     assert!(matches!(
         at.apply(patch).unwrap(),
         PatchApplied::Rejected(_)
