@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Every verb, for the documentation's own test.
 pub const VERBS: &[&str] = &[
-    "loop", "report", "doctor", "forge", "tape", "dataset", "model",
+    "loop", "report", "doctor", "forge", "score", "tape", "dataset", "model",
 ];
 
 /// Records every step a coding agent takes on graded tasks, and trains a better agent
@@ -85,6 +85,31 @@ pub enum Verb {
         /// Which configuration.
         #[command(flatten)]
         config: ConfigArgs,
+    },
+    /// Grade stored test logs, without running anything.
+    ///
+    /// Exit code 1 when some rows could not be used; the others are graded all the same.
+    Score {
+        /// Tasks: rows of the SWE-bench family, as JSON, JSON lines (also gzipped) or
+        /// Parquet. May be given several times.
+        #[arg(long, value_name = "FILE", required = true)]
+        tasks: Vec<PathBuf>,
+        /// Predictions as SWE-bench has them; or `gold`, for the tasks' own patches.
+        #[arg(long, value_name = "FILE|gold")]
+        predictions: PathBuf,
+        /// A directory of logs, or JSON lines of `instance_id` and `log`.
+        #[arg(long, value_name = "DIR|FILE")]
+        logs: PathBuf,
+        /// Where the report goes: SWE-bench's run report, and each instance.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Whose rules decide: `swebench` (parity with the official harness) or `strict`.
+        /// Where the two differ is told either way.
+        #[arg(long, default_value = "swebench")]
+        rules: gametape_grader::score::Rules,
+        /// Threads [default: one a processor].
+        #[arg(long)]
+        threads: Option<std::num::NonZeroUsize>,
     },
     /// Read a tape, check it, tidy it up.
     Tape {

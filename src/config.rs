@@ -4,6 +4,7 @@
 
 use crate::forge::ForgeRecipe;
 use config::{Environment, File, FileFormat};
+use gametape_environment::Backend;
 use gametape_schemas::message::Hyperparameters;
 use gametape_schemas::{Failure, FailureKind, Sampling};
 use gametape_supervisor::{AttemptsPlan, BreakerPolicy, Budget, Price};
@@ -104,6 +105,8 @@ pub struct Limits {
     pub model_threads: usize,
     /// Sandboxes at work at once; 0 = all cores.
     pub sandboxes: usize,
+    /// What sandboxes are: `local` (bubblewrap) or `docker` (containers of an Engine).
+    pub sandbox: Backend,
     /// The loop pauses when less than this is free where the run lies, MiB.
     pub min_free_disk_mib: u64,
     /// A failure of ours is tried again this often.
@@ -222,6 +225,7 @@ pub fn identity_of(mut config: serde_json::Value) -> serde_json::Value {
         if let Some(limits) = root.get_mut("limits").and_then(|l| l.as_object_mut()) {
             limits.remove("min_free_disk_mib");
             limits.remove("sandboxes");
+            limits.remove("sandbox");
             limits.remove("stuck_s");
         }
     }

@@ -86,6 +86,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         n => n,
     };
     let mut options = EnvironmentOptions::usual(paths.cache.clone(), parallel)?;
+    options.backend = config.limits.sandbox;
     for package in &config.packages {
         options.known.push(crate::forge::package(&package.name)?);
     }
@@ -191,6 +192,23 @@ fn faults() -> Result<Faults, Failure> {
         return Err(bad(format!("there is no actor `{unknown}`")));
     }
     Ok(faults)
+}
+
+/// Looks at the environment variables that are read far below, where there is nobody to
+/// tell that they make no sense.
+///
+/// # Errors
+/// `GT-CONFIG-VALUE`.
+pub fn check_environment() -> Result<(), Failure> {
+    match std::env::var_os("GAMETAPE_PRECISION") {
+        Some(text) if text != "f32" && text != "bf16" => Err(Failure::new(
+            FailureKind::Input,
+            "GT-CONFIG-VALUE",
+            format!("GAMETAPE_PRECISION cannot be used: `{}`", text.display()),
+        )
+        .with_help("write f32 or bf16, or unset it: the faster one on this processor is taken")),
+        _ => Ok(()),
+    }
 }
 
 /// Bytes of the tape's pages to keep in memory, when `GAMETAPE_TAPE_CACHE_MIB` says so.

@@ -97,9 +97,9 @@ impl Handler<OpenSandbox> for World {
 }
 
 impl Handler<CloseSandbox> for World {
-    type Result = Result<(), Failure>;
+    type Result = Result<SandboxUsage, Failure>;
     fn handle(&mut self, _: CloseSandbox, _: &mut Self::Context) -> Self::Result {
-        Ok(())
+        Ok(SandboxUsage::default())
     }
 }
 
@@ -155,6 +155,7 @@ impl Handler<Exec> for World {
             stderr: String::new(),
             truncated_bytes: 0,
             wall_ms: 1,
+            limit: None,
         })
     }
 }

@@ -165,6 +165,7 @@ async fn an_environment() {
         helper: PathBuf::from("nowhere"),
         parallel: 1,
         limits: Default::default(),
+        backend: Default::default(),
     };
     let close = || CloseSandbox {
         sandbox: SandboxId::new("gone"),

@@ -9,6 +9,7 @@ use crate::divergence::Divergence;
 use crate::failure::Failure;
 use crate::ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, StreamId, TaskId};
 use crate::task::Task;
+use crate::usage::SandboxUsage;
 use crate::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -98,6 +99,8 @@ events! {
     AttemptScheduled(AttemptScheduled) = 1,
     /// Its sandbox is open.
     SandboxOpened(SandboxOpened) = 1,
+    /// Its sandbox is closed.
+    SandboxClosed(SandboxClosed) = 1,
     /// One action and its observation.
     StepTaken(StepTaken) = 1,
     /// The attempt ended and left this patch.
@@ -292,6 +295,15 @@ pub struct SandboxOpened {
     pub backend: String,
     /// The environment.
     pub environment: EnvironmentId,
+}
+
+/// Body of [`Event::SandboxClosed`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SandboxClosed {
+    /// Of which attempt.
+    pub attempt: AttemptId,
+    /// What the sandbox used, and which of its limits struck.
+    pub usage: SandboxUsage,
 }
 
 /// Body of [`Event::StepTaken`].

@@ -100,6 +100,13 @@ text_id!(
     StreamId
 );
 
+impl SandboxId {
+    /// The back end that it lives on, which is how its name begins (`local`, `docker`).
+    pub fn backend(&self) -> &str {
+        self.as_str().split('-').next().unwrap_or_default()
+    }
+}
+
 impl StreamId {
     /// Stream of a run.
     pub fn run(id: &RunId) -> Self {

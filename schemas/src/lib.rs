@@ -18,6 +18,7 @@
 //! - `upcast`: bodies of earlier versions, and how to add the next
 //! - [`trajectory`]: the fold from events to attempts
 //! - [`dataset`]: rows that training reads
+//! - [`formats`]: rows and reports of SWE-bench and its relatives
 //! - [`message`]: what actors say to one another
 //! - [`shell`]: what is said to and by a persistent shell
 //! - [`deadline`], [`ask`]: how long they wait for an answer, and how they ask
@@ -32,6 +33,7 @@ pub mod deadline;
 pub mod divergence;
 pub mod event;
 pub mod failure;
+pub mod formats;
 pub mod ids;
 pub mod message;
 pub mod shell;

@@ -2,6 +2,7 @@
 
 pub mod dataset;
 pub mod model;
+mod score;
 pub mod show;
 
 use crate::cli::{
@@ -10,6 +11,7 @@ use crate::cli::{
 use crate::config::{self, Paths};
 use crate::run::Ended;
 use crate::system;
+use gametape_grader::score::ScoreOptions;
 use gametape_schemas::{Failure, FailureKind, Record};
 use gametape_tape::Format;
 use std::io::Write;
@@ -32,6 +34,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    system::check_environment()?;
     if let Some(bytes) = system::tape_cache()? {
         gametape_tape::set_cache_bytes(bytes);
     }
@@ -99,6 +102,24 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Verb::Tape { action } => tape(action, cli.json),
         Verb::Dataset { action } => datasets(action, cli.json),
+        Verb::Score {
+            tasks,
+            predictions,
+            logs,
+            out,
+            rules,
+            threads,
+        } => {
+            let is_gold = predictions.as_os_str() == "gold";
+            let options = ScoreOptions {
+                tasks: tasks.clone(),
+                predictions: (!is_gold).then(|| predictions.clone()),
+                logs: logs.clone(),
+                rules: *rules,
+                threads: *threads,
+            };
+            score::run(&options, out, cli.json)
+        }
         Verb::Model {
             action: ModelAction::Inspect { path },
         } => {

@@ -382,6 +382,7 @@ fn phase_of(event: &Event, ledger: &Ledger) -> Option<String> {
         | Event::ForgeFinished(_) => "forge".to_owned(),
         Event::AttemptScheduled(body) => body.purpose.clone(),
         Event::SandboxOpened(body) => purpose(&body.attempt)?,
+        Event::SandboxClosed(body) => purpose(&body.attempt)?,
         Event::StepTaken(body) => purpose(&body.attempt)?,
         Event::PatchSubmitted(body) => purpose(&body.end.attempt)?,
         Event::Graded(body) => purpose(&body.attempt)?,

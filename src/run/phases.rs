@@ -23,6 +23,7 @@ pub fn seconds_by_phase(records: &[Record]) -> BTreeMap<String, f64> {
             Event::EnvironmentProvisioned(_) => "provision".to_owned(),
             Event::AttemptScheduled(body) => body.purpose.clone(),
             Event::SandboxOpened(body) => purpose(&body.attempt).to_owned(),
+            Event::SandboxClosed(body) => purpose(&body.attempt).to_owned(),
             Event::StepTaken(body) => purpose(&body.attempt).to_owned(),
             Event::PatchSubmitted(body) => purpose(&body.end.attempt).to_owned(),
             Event::AttemptReplayed(body) => purpose(&body.attempt).to_owned(),

@@ -95,6 +95,13 @@ struct Live {
     end: Option<EndReason>,
 }
 
+impl Live {
+    /// Name of a fact about this sandbox, one of several in the life of an attempt.
+    fn sandbox_name(&self, what: &str) -> String {
+        format!("{what}-{}-{}", self.plan.recorded.len(), self.plan.failures)
+    }
+}
+
 impl Drop for Live {
     fn drop(&mut self) {
         // Ended with its actor, in the middle: nobody can wait here.
@@ -134,14 +141,9 @@ impl Group {
             })
             .collect();
         let result = self.make(&mut all).await;
-        let open = all.iter_mut().filter_map(|live| live.sandbox.take());
-        let closed = open.map(|sandbox| ask(&self.rooms.close, CloseSandbox { sandbox }));
-        for closed in futures_util::future::join_all(closed).await {
-            if let Err(failure) = closed {
-                tracing::warn!(%failure, "an attempt's sandbox was not closed");
-            }
-        }
+        let closed = self.close(&mut all).await;
         result?;
+        closed?;
         Ok(all
             .into_iter()
             .map(|mut live| {
@@ -154,6 +156,33 @@ impl Group {
                 })
             })
             .collect())
+    }
+
+    /// Closes the sandboxes, and tells the tape what they used.
+    async fn close(&self, all: &mut [Live]) -> Result<(), Failure> {
+        let open = all.iter_mut().filter_map(|live| {
+            let sandbox = live.sandbox.take()?;
+            let answer = ask(&self.rooms.close, CloseSandbox { sandbox });
+            Some(async { (live, answer.await) })
+        });
+        let mut events = Vec::new();
+        for (live, closed) in futures_util::future::join_all(open).await {
+            match closed {
+                Ok(usage) => events.push(NewEvent::named(
+                    StreamId::attempt(&live.plan.attempt),
+                    &live.sandbox_name("closed"),
+                    Event::SandboxClosed(SandboxClosed {
+                        attempt: live.plan.attempt.clone(),
+                        usage,
+                    }),
+                )),
+                Err(failure) => tracing::warn!(%failure, "an attempt's sandbox was not closed"),
+            }
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.append(events).await
     }
 
     async fn make(&self, all: &mut [Live]) -> Result<(), Failure> {
@@ -246,17 +275,12 @@ impl Group {
         )
         .await?;
         live.sandbox = Some(sandbox.clone());
-        let name = format!(
-            "sandbox-{}-{}",
-            live.plan.recorded.len(),
-            live.plan.failures
-        );
         self.append(vec![NewEvent::named(
             StreamId::attempt(&live.plan.attempt),
-            &name,
+            &live.sandbox_name("sandbox"),
             Event::SandboxOpened(SandboxOpened {
                 attempt: live.plan.attempt.clone(),
-                backend: "local".to_owned(),
+                backend: sandbox.backend().to_owned(),
                 environment: live.task.environment.clone(),
             }),
         )])

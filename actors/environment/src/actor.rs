@@ -3,6 +3,9 @@
 
 use crate::bubblewrap::Host;
 use crate::cgroup::{self, Groups, Pool};
+use crate::docker::{
+    self, Bounds, DockerPlan, DockerSandbox, Engine, EngineSettings, Image, image,
+};
 use crate::local::{LocalSandbox, OpenPlan};
 use crate::private::Owned;
 use crate::protocol::Limits;
@@ -12,6 +15,7 @@ use crate::{failure, probe};
 use actix::prelude::*;
 use gametape_schemas::message::*;
 use gametape_schemas::{EnvironmentId, EnvironmentRecipe, Failure, SandboxId, SandboxUsage};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +38,19 @@ pub struct EnvironmentOptions {
     pub parallel: usize,
     /// Limits of every command.
     pub limits: Limits,
+    /// What sandboxes are.
+    pub backend: Backend,
+}
+
+/// A back end of sandboxes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// bubblewrap on this machine: no daemon, no images.
+    #[default]
+    Local,
+    /// Containers of a Docker Engine.
+    Docker,
 }
 
 impl EnvironmentOptions {
@@ -54,6 +71,7 @@ impl EnvironmentOptions {
             helper,
             parallel: parallel.max(1),
             limits: Limits::default(),
+            backend: Backend::default(),
         })
     }
 }
@@ -83,10 +101,50 @@ struct Inner {
 }
 
 /// What opening needs of this machine.
-struct Ready {
-    host: Arc<Host>,
-    directory: Owned,
-    groups: Option<Arc<Pool>>,
+enum Ready {
+    Local {
+        host: Arc<Host>,
+        directory: Owned,
+        groups: Option<Arc<Pool>>,
+    },
+    Docker {
+        engine: Arc<Engine>,
+        images: Mutex<HashMap<EnvironmentId, Arc<Image>>>,
+    },
+}
+
+impl Ready {
+    fn local(scratch: &Path) -> Result<Self, Failure> {
+        let host = Arc::new(probe::host()?);
+        let (directory, removed) = Owned::new(scratch).map_err(|e| failure::open(scratch, &e))?;
+        let groups = Groups::detect();
+        let swept = groups.sweep();
+        if removed + swept > 0 {
+            tracing::info!(
+                removed,
+                swept,
+                "removed what dead processes left of their sandboxes"
+            );
+        }
+        let has_any = groups.keeps_memory() || groups.keeps_processes();
+        Ok(Self::Local {
+            host,
+            directory,
+            groups: has_any.then(|| Arc::new(groups.pool(&cgroup::owner()))),
+        })
+    }
+
+    fn docker() -> Result<Self, Failure> {
+        let engine = Engine::connect(EngineSettings::default())?;
+        let reaped = docker::reap(&engine)?;
+        if reaped != docker::Reaped::default() {
+            tracing::info!(?reaped, "removed what dead processes left in the engine");
+        }
+        Ok(Self::Docker {
+            engine,
+            images: Mutex::default(),
+        })
+    }
 }
 
 /// Serves everything in `gametape_schemas::message` under "environment".
@@ -146,23 +204,9 @@ impl Inner {
         if let Some(ready) = &*ready {
             return Ok(ready.clone());
         }
-        let host = Arc::new(probe::host()?);
-        let scratch = &self.options.scratch;
-        let (directory, removed) = Owned::new(scratch).map_err(|e| failure::open(scratch, &e))?;
-        if removed > 0 {
-            tracing::info!(
-                removed,
-                "removed what dead processes left of their sandboxes"
-            );
-        }
-        let groups = Groups::detect();
-        groups.sweep();
-        let has_any = groups.keeps_memory() || groups.keeps_processes();
-        let groups = has_any.then(|| Arc::new(groups.pool(&cgroup::owner())));
-        let made = Arc::new(Ready {
-            host,
-            directory,
-            groups,
+        let made = Arc::new(match self.options.backend {
+            Backend::Local => Ready::local(&self.options.scratch)?,
+            Backend::Docker => Ready::docker()?,
         });
         *ready = Some(made.clone());
         Ok(made)
@@ -193,20 +237,55 @@ impl Inner {
         let ready = self.ready()?;
         let prepared = self.prepared(&message.environment)?;
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
-        let sandbox = LocalSandbox::open(OpenPlan {
-            host: ready.host.clone(),
-            prepared,
-            private: ready.directory.place(number),
-            helper: self.options.helper.clone(),
-            number,
-            label: message.label.clone(),
-            limits: self.options.limits.clone(),
-            groups: ready.groups.clone(),
-            patches: &message.patches,
-            hidden: &message.hidden_paths,
-        })?;
-        let id = SandboxId::new(format!("local-{number}"));
-        guard(&self.sandboxes).insert(id.clone(), Arc::new(sandbox));
+        let (name, sandbox): (_, Arc<dyn Sandbox>) = match &*ready {
+            Ready::Local {
+                host,
+                directory,
+                groups,
+            } => {
+                let sandbox = LocalSandbox::open(OpenPlan {
+                    host: host.clone(),
+                    prepared,
+                    private: directory.place(number),
+                    helper: self.options.helper.clone(),
+                    number,
+                    label: message.label.clone(),
+                    limits: self.options.limits.clone(),
+                    groups: groups.clone(),
+                    patches: &message.patches,
+                    hidden: &message.hidden_paths,
+                })?;
+                ("local", Arc::new(sandbox))
+            }
+            Ready::Docker { engine, images } => {
+                let image = {
+                    // One at a time: the others find it made.
+                    let mut images = guard(images);
+                    match images.get(&message.environment) {
+                        Some(image) => image.clone(),
+                        None => {
+                            let image = Arc::new(image::prepared(engine, &prepared)?);
+                            images.insert(message.environment.clone(), image.clone());
+                            image
+                        }
+                    }
+                };
+                let sandbox = DockerSandbox::open(DockerPlan {
+                    engine: engine.clone(),
+                    image: &image,
+                    number,
+                    run: String::new(),
+                    label: message.label.clone(),
+                    bounds: Bounds::default(),
+                    patches: &message.patches,
+                    hidden: &message.hidden_paths,
+                    intent: &|container| tracing::info!(container, "a container is made"),
+                })?;
+                ("docker", Arc::new(sandbox))
+            }
+        };
+        let id = SandboxId::new(format!("{name}-{number}"));
+        guard(&self.sandboxes).insert(id.clone(), sandbox);
         Ok(id)
     }
 
@@ -254,6 +333,15 @@ impl Handler<Exec> for EnvironmentActor {
             tokio::task::spawn_blocking(move || sandbox.exec(&message))
                 .await
                 .unwrap_or_else(|error| Err(failure::unfinished(error)))
+        })
+    }
+}
+
+impl Handler<ShellInput> for EnvironmentActor {
+    type Result = ResponseFuture<Result<ShellObservation, Failure>>;
+    fn handle(&mut self, message: ShellInput, _: &mut Self::Context) -> Self::Result {
+        blocking(&self.inner, move |inner| {
+            inner.sandbox(&message.sandbox)?.shell(&message)
         })
     }
 }

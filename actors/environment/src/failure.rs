@@ -81,6 +81,16 @@ pub fn closed() -> Failure {
     )
 }
 
+/// This back end has no shell that lives on between commands.
+pub fn no_shell() -> Failure {
+    Failure::new(
+        FailureKind::Input,
+        "GT-SANDBOX-SHELL",
+        "a container of Docker has no shell that lives on between commands",
+    )
+    .with_help("use the local back end where an agent needs one")
+}
+
 /// Required layers are missing.
 pub fn unavailable(missing: &str) -> Failure {
     Failure::new(
@@ -99,6 +109,52 @@ pub fn helper() -> Failure {
         "the program `gametape-sandbox` is not beside `gametape`",
     )
     .with_help("build the whole workspace (`cargo build`), or install both programs together")
+}
+
+/// The Docker Engine does not answer, or ended in the middle.
+pub fn engine_gone(why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Sandbox,
+        "GT-DOCKER-GONE",
+        format!("the Docker Engine does not answer: {why}"),
+    )
+    .with_help("start it and check that you may use it (`docker version`); it is tried again")
+}
+
+/// The Docker Engine did not answer in time.
+pub fn engine_late(what: &str, limit: std::time::Duration) -> Failure {
+    Failure::new(
+        FailureKind::Timeout,
+        "GT-DOCKER-TIMEOUT",
+        format!(
+            "the Docker Engine did not finish `{what}` in {} s",
+            limit.as_secs_f64()
+        ),
+    )
+    .with_help("look at the load of its machine and into its log; fewer sandboxes at once help")
+}
+
+/// The Docker Engine refuses something that it should do.
+pub fn engine_refused(why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Sandbox,
+        "GT-DOCKER-REFUSED",
+        format!("the Docker Engine refuses: {why}"),
+    )
+    .with_help("its log says more (`journalctl -u docker`)")
+}
+
+/// An image is missing or cannot be made or used.
+pub fn image(reference: &str, why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Provision,
+        "GT-SANDBOX-IMAGE",
+        format!("the image {reference} cannot be used: {why}"),
+    )
+    .with_help(
+        "bring your own image to this engine first (`docker pull` or `docker load`) and name \
+         it by its digest; gametape's own images need space where the engine keeps its data",
+    )
 }
 
 /// An environment that was never provisioned by this process.

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, pipe2};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -212,19 +212,23 @@ impl Inside {
         }
     }
 
-    /// How a job on a terminal ended, once it has.
-    pub fn ended_on_terminal(&mut self, job: u64) -> Option<Report> {
-        while let Ok(Heard::Said(said)) = self.hear() {
-            self.keep(said);
+    /// The exit code of a job on a terminal (none, when a signal ended it or the sandbox
+    /// is gone), once it has ended.
+    pub fn ended_on_terminal(&mut self, job: u64) -> Option<Option<i32>> {
+        let is_gone = loop {
+            match self.hear() {
+                Ok(Heard::Said(said)) => self.keep(said),
+                Ok(Heard::Nothing) => break false,
+                Ok(Heard::End) | Err(_) => break true,
+            }
+        };
+        let Some(at) = self.finished.iter().position(|said| said.job == job) else {
+            return is_gone.then_some(None);
+        };
+        match self.finished.swap_remove(at).report {
+            Report::Ended { code, .. } => Some(code),
+            _ => Some(None),
         }
-        let at = self.finished.iter().position(|said| said.job == job)?;
-        Some(self.finished.remove(at).report)
-    }
-
-    /// Kills a job and what it started.
-    pub fn kill(&self, job: u64) {
-        // A sandbox that is gone has killed it.
-        let _ = send(self.socket.as_fd(), &Order::Kill { job }, &[]);
     }
 
     /// Kills everything inside, and waits until all of it is gone.
@@ -318,7 +322,7 @@ impl Inside {
             if left.is_zero() {
                 kills += 1;
                 match kills {
-                    1 => self.kill(turn.job),
+                    1 => kill_job(self.socket.as_fd(), turn.job),
                     2 => self.kill_all(),
                     _ => {
                         return Err(io::Error::new(
@@ -356,6 +360,12 @@ impl Drop for Inside {
         // Whatever went wrong before, nothing goes on running inside.
         let _ = self.end();
     }
+}
+
+/// Kills a job and what it started. `socket` is a sandbox's.
+pub fn kill_job(socket: BorrowedFd<'_>, job: u64) {
+    // A sandbox that is gone has killed it.
+    let _ = send(socket, &Order::Kill { job }, &[]);
 }
 
 enum Heard {

@@ -21,6 +21,7 @@
 //!   - [`private`]: directories, and what dead processes left of theirs
 //! - [`cgroup`]: limits on all of a sandbox together, from a pool of slots
 //! - [`shell`]: a bash that lives as long as an attempt, over any terminal
+//! - [`docker`]: the back end on the Docker Engine: one container per sandbox
 //! - [`files`]: reading and writing below a tree that may hold hostile links
 //! - [`packages`]: those of the host's interpreters, to be hidden
 //! - [`mod@probe`]: which layers this machine has
@@ -38,6 +39,7 @@ pub mod bubblewrap;
 pub mod cgroup;
 pub mod detached;
 pub mod diff;
+pub mod docker;
 pub mod failure;
 pub mod files;
 pub mod ground;
@@ -59,6 +61,6 @@ pub mod tree;
 pub mod upper;
 pub mod warden;
 
-pub use actor::{EnvironmentActor, EnvironmentOptions, helper_beside};
+pub use actor::{Backend, EnvironmentActor, EnvironmentOptions, helper_beside};
 pub use probe::{Layer, probe};
 pub use protocol::Limits;

@@ -5,27 +5,40 @@
 //!
 //! As root each sandbox has a uid of its own, so that neither files nor process limits
 //! are shared between sandboxes; otherwise commands run in a user namespace.
+//!
+//! - `furnish`: what is in it at first, and whose
+//! - `outcome`: what came of a command
+//! - `bash`: its shell
+
+mod bash;
+mod furnish;
+mod outcome;
 
 use crate::bubblewrap::{self, Host, View};
 use crate::cgroup::{GroupLimits, GroupUsage, Pool, Slot};
 use crate::files::Root;
 use crate::ground::{self, Ground, Layers, Seat};
-use crate::inside::{Bounds, Ended, Inside};
-use crate::protocol::{Limits, Report, Request};
+use crate::inside::{Bounds, Inside};
+use crate::protocol::{Limits, Request};
 use crate::provision::Prepared;
 use crate::sandbox::Sandbox;
+use crate::shell::{self, PtyTerminal, Shell, ShellError, SystemClock, script};
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
 use crate::{diff, failure, patch, private, starter};
-use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
-use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
+use bash::{Bash, nonce};
+use furnish::{furnish, mapped_uids, uid_of};
+use gametape_schemas::message::{
+    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
+};
+use gametape_schemas::{Failure, SandboxUsage};
+use outcome::{outcome, struck, take_note};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Shutdown;
-use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,7 +83,9 @@ pub struct LocalSandbox {
     closing: AtomicBool,
     /// One operation at a time: while files are read here, no command runs inside.
     /// `None` once it is closed.
-    standing: Mutex<Option<Standing>>,
+    standing: Arc<Mutex<Option<Standing>>>,
+    /// Started when it is first spoken to.
+    shell: Mutex<Option<Shell>>,
     used: Mutex<SandboxUsage>,
 }
 
@@ -80,37 +95,13 @@ struct Standing {
     inside: Inside,
     root: Root,
     ground: Ground,
-    /// Emptied and given back when it is dropped.
+    /// Its mounts go with it.
+    _warden: Warden,
+    /// Emptied and given back when it is dropped: after the files, which count as memory.
     slot: Option<Slot>,
     /// What it had used when the last command ended.
     group: GroupUsage,
-    /// Its mounts go with it.
-    _warden: Warden,
     _seat: Seat,
-}
-
-/// First of the uids that sandboxes run under when we are root.
-const FIRST_UID: u32 = 1_000_000_000;
-/// The uid where the range above does not exist (containers that map few).
-const NOBODY: u32 = 65_534;
-
-/// A uid for a sandbox: different for those open at once, of one process and of others.
-fn uid_of(process: u32, number: u64, mapped: u64) -> u32 {
-    let id = FIRST_UID + ((process & 0x3f_ffff) << 8) + (number % 256) as u32;
-    if u64::from(id) < mapped { id } else { NOBODY }
-}
-
-/// One more than the largest uid that exists here.
-fn mapped_uids() -> u64 {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.lines()
-        .filter_map(|line| {
-            let mut numbers = line.split_whitespace().map(str::parse::<u64>);
-            let (first, _, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
-            Some(first.ok()? + count.ok()?)
-        })
-        .max()
-        .unwrap_or(0)
 }
 
 impl LocalSandbox {
@@ -157,7 +148,7 @@ impl LocalSandbox {
             inodes: plan.limits.inodes,
         };
         let ground = warden.run(move || Ground::lay(&asked));
-        let ground = ground.flatten().map_err(io)?;
+        let ground = ground.and_then(|laid| laid).map_err(io)?;
         let root = furnish(&ground, &plan.prepared.files, &base, owner).map_err(io)?;
         let interpreter = &plan.prepared.manifest.interpreter;
         let view = View {
@@ -170,7 +161,7 @@ impl LocalSandbox {
         };
         let (program, words) = starter::command(&plan.host, &view);
         let inside = warden.run(move || Inside::start(&program, &words));
-        let mut inside = inside.flatten().map_err(failure::exec)?;
+        let mut inside = inside.and_then(|started| started).map_err(failure::exec)?;
         let limits = GroupLimits {
             memory_bytes: Some(plan.limits.memory_mib << 20),
             processes: Some(plan.limits.processes),
@@ -194,7 +185,7 @@ impl LocalSandbox {
             opened,
             handle: inside.handle().map_err(failure::exec)?,
             closing: AtomicBool::new(false),
-            standing: Mutex::new(Some(Standing {
+            standing: Arc::new(Mutex::new(Some(Standing {
                 inside,
                 root,
                 ground,
@@ -202,7 +193,8 @@ impl LocalSandbox {
                 group: GroupUsage::default(),
                 _warden: warden,
                 _seat: seat,
-            })),
+            }))),
+            shell: Mutex::default(),
             used: Mutex::default(),
         })
     }
@@ -249,43 +241,6 @@ impl LocalSandbox {
     }
 }
 
-/// Writes what every sandbox has, and the repository's base state.
-fn furnish(
-    ground: &Ground,
-    clean: &Snapshot,
-    base: &Snapshot,
-    owner: Option<u32>,
-) -> io::Result<Root> {
-    let repository = ground.path("repo");
-    for name in ["tmp", "tmp/home"] {
-        let path = ground.path(name);
-        std::fs::DirBuilder::new().mode(0o755).create(&path)?;
-        if let Some(id) = owner {
-            lchown(&path, Some(id), Some(id))?;
-        }
-    }
-    write_etc(&ground.path("etc"), owner.unwrap_or(1000))?;
-    if ground.layers() != Layers::Overlay {
-        tree::write(&repository, base, owner)?;
-        return Root::open(&repository, owner);
-    }
-    let root = Root::open(&repository, owner)?;
-    let refused = |refusal: String| io::Error::other(refusal);
-    for path in clean.keys().filter(|path| !base.contains_key(*path)) {
-        root.remove(path)?.map_err(refused)?;
-    }
-    for (path, entry) in base {
-        let is_there = clean.get(path).is_some_and(|old| {
-            Arc::ptr_eq(&old.bytes, &entry.bytes) && old.executable == entry.executable
-        });
-        if !is_there {
-            let written = root.write(path, &entry.bytes, Some(entry.executable))?;
-            written.map_err(refused)?;
-        }
-    }
-    Ok(root)
-}
-
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing is left half-done under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -296,30 +251,6 @@ fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
         || path
             .match_indices('/')
             .any(|(at, _)| path.get(..at).is_some_and(|parent| hidden.contains(parent)))
-}
-
-/// The files below `/etc` that programs expect; nothing of the host's.
-fn write_etc(path: &Path, uid: u32) -> io::Result<()> {
-    std::fs::create_dir(path)?;
-    let home = bubblewrap::HOME;
-    for (name, text) in [
-        (
-            "passwd",
-            format!("root:x:0:0::/:/bin/sh\nagent:x:{uid}:{uid}::{home}:/bin/sh\n"),
-        ),
-        ("group", format!("root:x:0:\nagent:x:{uid}:\n")),
-        (
-            "hosts",
-            "127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned(),
-        ),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n".to_owned(),
-        ),
-    ] {
-        std::fs::write(path.join(name), text)?;
-    }
-    Ok(())
 }
 
 impl LocalSandbox {
@@ -336,7 +267,44 @@ impl LocalSandbox {
     }
 }
 
+impl LocalSandbox {
+    fn start_shell(&self) -> Result<Shell, Failure> {
+        let request = self.request(&script::BASH.map(str::to_owned), &[]);
+        let terminal = PtyTerminal::start(|terminal| {
+            let mut turn = guard(&self.standing);
+            let closed = || io::Error::other("the sandbox is closed");
+            let standing = turn.as_mut().ok_or_else(closed)?;
+            let job = standing.inside.start_on_terminal(&request, terminal)?;
+            Ok(Box::new(Bash {
+                standing: self.standing.clone(),
+                handle: standing.inside.handle()?,
+                job,
+            }))
+        });
+        let terminal = terminal.map_err(ShellError::Io)?;
+        let nonce = nonce().map_err(ShellError::Io)?;
+        let clock = Box::new(SystemClock::default());
+        Ok(Shell::new(Box::new(terminal), &nonce, clock)?)
+    }
+}
+
 impl Sandbox for LocalSandbox {
+    fn shell(&self, input: &ShellInput) -> Result<ShellObservation, Failure> {
+        let mut shell = guard(&self.shell);
+        if self.closing.load(Ordering::Acquire) {
+            return Err(failure::gone(&input.sandbox));
+        }
+        let running = match &mut *shell {
+            Some(running) if !running.is_dead() => running,
+            other => other.insert(self.start_shell()?),
+        };
+        let observation = running.run(&shell::Input::from(input));
+        if self.closing.load(Ordering::Acquire) {
+            return Err(failure::gone(&input.sandbox));
+        }
+        Ok(observation)
+    }
+
     fn exec(&self, request: &Exec) -> Result<ExecOutcome, Failure> {
         let inner = self.request(&request.argv, &request.env);
         let bounds = Bounds {
@@ -476,55 +444,11 @@ impl Sandbox for LocalSandbox {
         }
         standing.inside.end().map_err(|e| failure::files(&e))?;
         drop(standing);
+        // Whoever waits for the shell hears of its end.
+        drop(turn);
+        *guard(&self.shell) = None;
         private::remove(&self.private).map_err(|e| failure::files(&e))?;
         Ok(used.clone())
-    }
-}
-
-/// Which limit struck during a command, the gravest first. Pure.
-fn struck(
-    ended: &Ended,
-    now: &GroupUsage,
-    before: &GroupUsage,
-    is_full: bool,
-) -> Option<ResourceLimit> {
-    let grew = |of: fn(&GroupUsage) -> Option<u64>| of(now) > of(before);
-    let signal = ended.reports.iter().find_map(|report| match report {
-        Report::Ended { signal, .. } => *signal,
-        _ => None,
-    });
-    if grew(|group| group.oom_kills) {
-        return Some(ResourceLimit::Memory);
-    }
-    if grew(|group| group.pids_denied) {
-        return Some(ResourceLimit::Processes);
-    }
-    match signal {
-        Some(libc::SIGXCPU) => return Some(ResourceLimit::CpuTime),
-        Some(libc::SIGXFSZ) => return Some(ResourceLimit::FileSize),
-        _ => {}
-    }
-    if is_full {
-        return Some(ResourceLimit::Disk);
-    }
-    ended.timed_out.then_some(ResourceLimit::WallTime)
-}
-
-fn take_note(used: &mut SandboxUsage, ended: &Ended, limit: Option<ResourceLimit>) {
-    used.commands += 1;
-    if let Some(limit) = limit.filter(|limit| !used.limits.contains(limit)) {
-        used.limits.push(limit);
-    }
-    for report in &ended.reports {
-        if let Report::Ended {
-            cpu_us,
-            max_rss_kib,
-            ..
-        } = report
-        {
-            used.cpu_us += cpu_us;
-            used.peak_memory_bytes = used.peak_memory_bytes.max(Some(max_rss_kib << 10));
-        }
     }
 }
 
@@ -535,105 +459,9 @@ fn put(root: &Root, change: &patch::Change) -> io::Result<Result<(), String>> {
     }
 }
 
-/// What the room answers, from what the process and the helper told. Pure.
-fn outcome(argv: &[String], ended: Ended) -> Result<ExecOutcome, Failure> {
-    let mut stderr = ended.stderr.text();
-    let mut exit_code = None;
-    let mut started = false;
-    let mut finished = ended.timed_out;
-    for report in &ended.reports {
-        match report {
-            Report::Ready => {}
-            Report::Started => started = true,
-            Report::Failed { why } => return Err(failure::exec(why)),
-            Report::NotStarted { errno } => {
-                let name = argv.first().map_or("", String::as_str);
-                let why = io::Error::from_raw_os_error(*errno);
-                stderr.push_str(&format!("{name}: {why}\n"));
-                // As shells have it: not found, or found and not executable.
-                exit_code = Some(if *errno == libc::ENOENT { 127 } else { 126 });
-                (started, finished) = (true, true);
-            }
-            Report::Ended { code, .. } => {
-                exit_code = *code;
-                finished = true;
-            }
-        }
-    }
-    if !started && !ended.timed_out {
-        let said: String = stderr.chars().take(400).collect();
-        return Err(failure::exec(said.trim()));
-    }
-    if !finished {
-        return Err(failure::died());
-    }
-    Ok(ExecOutcome {
-        exit_code: exit_code.filter(|_| !ended.timed_out),
-        timed_out: ended.timed_out,
-        truncated_bytes: ended.stdout.dropped() + ended.stderr.dropped(),
-        stdout: ended.stdout.text(),
-        stderr,
-        wall_ms: ended.wall.as_millis() as u64,
-        limit: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::Capture;
-
-    fn ended(reports: &[Report], timed_out: bool) -> Ended {
-        let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
-        stdout.push(b"out", 100);
-        stderr.push(b"bwrap: no", 100);
-        Ended {
-            reports: reports.to_vec(),
-            timed_out,
-            stdout,
-            stderr,
-            wall: Duration::ZERO,
-        }
-    }
-
-    #[test]
-    fn whose_failure_it_is() {
-        let argv = ["x".to_owned()];
-        let done = |code, signal| Report::Ended {
-            code,
-            signal,
-            cpu_us: 0,
-            max_rss_kib: 0,
-        };
-        let ok = outcome(&argv, ended(&[Report::Started, done(Some(3), None)], false)).unwrap();
-        assert_eq!(
-            (ok.exit_code, ok.timed_out, ok.stdout.as_str()),
-            (Some(3), false, "out")
-        );
-        let killed = outcome(&argv, ended(&[Report::Started, done(None, Some(9))], false));
-        assert_eq!(killed.unwrap().exit_code, None);
-        let late = outcome(&argv, ended(&[Report::Started], true)).unwrap();
-        assert!(late.timed_out && late.exit_code.is_none());
-        let missing = outcome(&argv, ended(&[Report::NotStarted { errno: 2 }], false)).unwrap();
-        assert_eq!(missing.exit_code, Some(127));
-        let code = |reports: &[Report]| outcome(&argv, ended(reports, false)).unwrap_err().code;
-        assert_eq!(code(&[]), "GT-SANDBOX-EXEC");
-        assert_eq!(
-            code(&[Report::Failed {
-                why: "landlock".into()
-            }]),
-            "GT-SANDBOX-EXEC"
-        );
-        assert_eq!(code(&[Report::Started]), "GT-SANDBOX-DIED");
-    }
-
-    #[test]
-    fn uids_differ_and_stay_in_range() {
-        assert_ne!(uid_of(7, 1, u64::MAX), uid_of(7, 2, u64::MAX));
-        assert_ne!(uid_of(7, 1, u64::MAX), uid_of(8, 1, u64::MAX));
-        assert!(uid_of(u32::MAX, u64::MAX, u64::MAX) < i32::MAX as u32);
-        assert_eq!(uid_of(7, 1, 65_536), NOBODY);
-    }
 
     #[test]
     fn directories_hide_what_is_below() {

@@ -33,6 +33,12 @@ impl Capture {
         self.dropped
     }
 
+    /// All of the stream's bytes; nothing when some were left out.
+    pub fn whole(&self) -> Option<Vec<u8>> {
+        let (a, b) = self.tail.as_slices();
+        (self.dropped == 0).then(|| [&self.head, a, b].concat())
+    }
+
     /// The text, lossily decoded, with a note where bytes are missing.
     pub fn text(&self) -> String {
         let (a, b) = self.tail.as_slices();

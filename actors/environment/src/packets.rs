@@ -74,7 +74,9 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedF
                 for control in message.cmsgs()? {
                     if let ControlMessageOwned::ScmRights(raw) = control {
                         // SAFETY: the kernel has just made these for us alone.
-                        let owned = raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+                        let owned = raw
+                            .into_iter()
+                            .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
                         descriptors.extend(owned);
                     }
                 }

@@ -263,20 +263,9 @@ fn seccomp() -> Layer {
     layer("seccomp", known, true, detail)
 }
 
-/// Control groups are reported; limits are rlimits so far.
+/// Control groups, by making one.
 fn cgroup() -> Layer {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let kinds: Vec<&str> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(2))
-        .collect();
-    let detail = match (kinds.contains(&"cgroup"), kinds.contains(&"cgroup2")) {
-        (true, true) => "v1 and v2 are mounted; not used, limits are per process and uid",
-        (true, false) => "v1 is mounted; not used, limits are per process and uid",
-        (false, true) => "v2 is mounted; not used, limits are per process and uid",
-        (false, false) => "none mounted; limits are per process and uid",
-    };
-    layer("cgroup", false, false, detail)
+    crate::cgroup::Groups::detect().layer()
 }
 
 /// Refuses when a required layer is missing: a sandbox that is less than it says is

@@ -1,6 +1,8 @@
 //! What every back end of sandboxes can do.
 
-use gametape_schemas::message::{Exec, ExecOutcome, FileRead, FileWritten, PatchApplied};
+use gametape_schemas::message::{
+    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
+};
 use gametape_schemas::{Failure, SandboxUsage};
 
 /// An open sandbox. All calls block; they are made from blocking threads, and calls on
@@ -15,6 +17,14 @@ pub trait Sandbox: Send + Sync {
     /// `GT-SANDBOX-DIED` when it ended under the command, `GT-SANDBOX-GONE` when it was
     /// closed.
     fn exec(&self, request: &Exec) -> Result<ExecOutcome, Failure>;
+
+    /// Says something to the sandbox's shell ([`crate::shell`]), which is started when it
+    /// is first spoken to, and again when it has died. It lives on beside commands.
+    ///
+    /// # Errors
+    /// `GT-SANDBOX-SHELL` when bash does not come up, `GT-SANDBOX-GONE` when the sandbox
+    /// was closed.
+    fn shell(&self, input: &ShellInput) -> Result<ShellObservation, Failure>;
 
     /// Reads a text file of the repository.
     ///

@@ -14,7 +14,7 @@ pub const MAX_FILE: u64 = 4 << 20;
 /// Entries of an agent's tree that are looked at.
 const MAX_ENTRIES: usize = 200_000;
 /// Depth of directories that are looked into.
-const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 
 /// A regular file.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -43,7 +43,12 @@ pub fn changes(
                 .any(|(at, _)| path.get(..at).is_some_and(|parent| over.contains(parent)))
     };
     let before = base.iter().filter(|(path, _)| is_touched(path));
-    Ok((before.map(|(path, entry)| (path.clone(), entry.clone())).collect(), now))
+    Ok((
+        before
+            .map(|(path, entry)| (path.clone(), entry.clone()))
+            .collect(),
+        now,
+    ))
 }
 
 fn is_whiteout(path: &Path) -> bool {
@@ -55,9 +60,7 @@ fn is_whiteout(path: &Path) -> bool {
 /// (What is too deep to be reached was not in the base state.)
 fn replacing_directories(upper: &Path, base: &Snapshot) -> BTreeSet<String> {
     let found = walkdir::WalkDir::new(upper).min_depth(1).into_iter();
-    let directories = found
-        .flatten()
-        .filter(|entry| entry.file_type().is_dir());
+    let directories = found.flatten().filter(|entry| entry.file_type().is_dir());
     directories
         .filter_map(|entry| {
             let path = entry.path().strip_prefix(upper).ok()?.to_str()?.to_owned();

@@ -234,3 +234,81 @@ async fn only_the_agents_change_is_in_the_diff() {
         .unwrap()
         .unwrap();
 }
+
+#[actix::test]
+async fn a_shell_lives_on_beside_commands_and_ends_with_its_sandbox() {
+    let Some((room, env)) = room("a_shell_lives_on_beside_commands").await else {
+        return;
+    };
+    let at = open(&room, &env).await;
+    let say = async |command: &str| {
+        let input = ShellInput {
+            sandbox: at.clone(),
+            command: command.into(),
+            is_input: false,
+            timeout_ms: Some(20_000),
+        };
+        room.send(input).await.unwrap().unwrap()
+    };
+    let moved = say("cd toolz && export COLOUR=green && id -u").await;
+    assert_eq!(
+        (moved.exit_code, moved.state),
+        (Some(0), ShellState::Completed),
+        "{moved:?}"
+    );
+    assert_ne!(moved.output.trim(), "0", "not root inside");
+    // A job of the shell's outlives a command beside it, which leaves nothing of its own.
+    let job = say("sleep 1000 & echo $!").await;
+    let left = "(setsid sleep 2000 &) ; true";
+    assert_eq!(
+        run(&room, &at, &["sh", "-c", left]).await.exit_code,
+        Some(0)
+    );
+    let jobs = say("echo $COLOUR; pwd; cat /proc/[0-9]*/cmdline | tr '\\0' ' '").await;
+    assert!(jobs.output.contains("green\n/testbed/toolz\n"), "{jobs:?}");
+    assert!(jobs.output.contains("sleep 1000"), "{job:?} {jobs:?}");
+    assert!(!jobs.output.contains("sleep 2000"), "{jobs:?}");
+    let dead = say("exit 3").await;
+    assert_eq!(
+        (dead.state, dead.exit_code),
+        (ShellState::Dead, Some(3)),
+        "{dead:?}"
+    );
+    let again = say("pwd").await;
+    assert_eq!(again.output.trim(), "/testbed", "{again:?}");
+    let closed = room.send(CloseSandbox {
+        sandbox: at.clone(),
+    });
+    assert_eq!(closed.await.unwrap().unwrap().commands, 1);
+    let gone = room.send(ShellInput {
+        sandbox: at.clone(),
+        command: "pwd".into(),
+        is_input: false,
+        timeout_ms: None,
+    });
+    assert_eq!(gone.await.unwrap().unwrap_err().code, "GT-SANDBOX-GONE");
+}
+
+#[actix::test]
+async fn what_was_used_and_which_limit_struck_is_told_at_the_end() {
+    let Some((room, env)) = room("what_was_used_is_told").await else {
+        return;
+    };
+    let at = open(&room, &env).await;
+    let late = limited(&room, &at, &["sleep", "1000"], 100).await;
+    assert_eq!(late.limit, Some(gametape_schemas::ResourceLimit::WallTime));
+    let fine = "x = bytearray(50 << 20); open('f', 'w').write('x' * 100_000)";
+    let fine = run(&room, &at, &["python", "-c", fine]).await;
+    assert_eq!((fine.exit_code, fine.limit), (Some(0), None), "{fine:?}");
+    let closed = room.send(CloseSandbox { sandbox: at }).await;
+    let used = closed.unwrap().unwrap();
+    assert_eq!(used.commands, 2);
+    assert_eq!(used.limits, [gametape_schemas::ResourceLimit::WallTime]);
+    assert!(used.cpu_us > 1_000 && used.wall_ms >= 100, "{used:?}");
+    assert!(used.peak_memory_bytes > Some(50 << 20), "{used:?}");
+    // Where layers cannot be mounted nobody knows.
+    assert!(
+        used.written_bytes.is_none_or(|bytes| bytes > 100_000),
+        "{used:?}"
+    );
+}

@@ -7,7 +7,8 @@ use actix::prelude::*;
 use gametape_grader::actor::{GraderActor, GraderOptions, GraderRooms};
 use gametape_schemas::message::*;
 use gametape_schemas::{
-    EnvironmentId, Failure, FailureKind, SandboxId, Split, Task, TaskId, Verdict, VerdictOutcome,
+    EnvironmentId, Failure, FailureKind, SandboxId, SandboxUsage, Split, Task, TaskId, Verdict,
+    VerdictOutcome,
 };
 use std::sync::{Arc, Mutex};
 
@@ -85,6 +86,7 @@ impl Handler<Exec> for Fake {
             stderr: "a word on standard error".into(),
             truncated_bytes: 0,
             wall_ms: 5,
+            limit: None,
         })
     }
 }
@@ -103,12 +105,12 @@ impl Handler<ApplyPatch> for Fake {
 }
 
 impl Handler<CloseSandbox> for Fake {
-    type Result = Result<(), Failure>;
+    type Result = Result<SandboxUsage, Failure>;
     fn handle(&mut self, _: CloseSandbox, _: &mut Context<Self>) -> Self::Result {
         let mut world = self.0.lock().unwrap();
         world.asked.push("close".into());
         world.open -= 1;
-        Ok(())
+        Ok(SandboxUsage::default())
     }
 }
 

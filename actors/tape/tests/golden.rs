@@ -159,6 +159,18 @@ fn samples() -> Vec<Event> {
             backend: "local".into(),
             environment: EnvironmentId::new("e".repeat(64)),
         }),
+        Event::SandboxClosed(SandboxClosed {
+            attempt: attempt(),
+            usage: SandboxUsage {
+                wall_ms: 1_234,
+                commands: 7,
+                cpu_us: 56_789,
+                peak_memory_bytes: Some(1 << 20),
+                written_bytes: Some(4_096),
+                processes_peak: None,
+                limits: vec![ResourceLimit::Memory, ResourceLimit::WallTime],
+            },
+        }),
         Event::StepTaken(StepTaken {
             attempt: attempt(),
             step: step(),

@@ -105,10 +105,10 @@ answers!(DiffSandbox => String, |world, request| {
     Ok(similar::TextDiff::from_lines(before, now).unified_diff().header("a/m.py", "b/m.py").to_string())
 });
 
-answers!(CloseSandbox => (), |world, request| {
+answers!(CloseSandbox => SandboxUsage, |world, request| {
     assert!(world.files.contains_key(request.sandbox.as_str()));
     world.open -= 1;
-    Ok(())
+    Ok(SandboxUsage::default())
 });
 
 answers!(Generate => Vec<Completion>, |world, request| {

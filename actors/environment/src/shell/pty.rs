@@ -2,7 +2,7 @@
 //! the program in the foreground and nothing else.
 
 use super::terminal::{Read, Terminal};
-use super::wire::{Wire, kill_group};
+use super::wire::{Elsewhere, Wire, kill_group};
 use nix::fcntl::OFlag;
 use nix::pty::{Winsize, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{
@@ -45,6 +45,51 @@ impl PtyTerminal {
     /// # Errors
     /// No pseudo-terminal is left, or the program cannot be started.
     pub fn spawn(mut command: Command) -> io::Result<Self> {
+        let pair = Pair::open()?;
+        command
+            .stdin(Stdio::from(pair.slave.try_clone()?))
+            .stdout(Stdio::from(pair.slave.try_clone()?))
+            .stderr(Stdio::from(pair.slave.try_clone()?));
+        // SAFETY: between fork and exec only two system calls are made, which are safe
+        // there; nothing is allocated.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let child = command.spawn()?;
+        // The command holds the other end open; ours would hide that all others closed it.
+        drop(command);
+        pair.into_terminal(|reader, writer| Wire::new(child, reader, writer))
+    }
+
+    /// A process of a sandbox: `start` is given the end that programs see, which is to
+    /// become the controlling terminal and the standard streams of `bash`.
+    ///
+    /// # Errors
+    /// No pseudo-terminal is left; `start`'s.
+    pub fn start(
+        start: impl FnOnce(&OwnedFd) -> io::Result<Box<dyn Elsewhere>>,
+    ) -> io::Result<Self> {
+        let pair = Pair::open()?;
+        let process = start(&pair.slave)?;
+        pair.into_terminal(|reader, writer| Wire::elsewhere(process, reader, writer))
+    }
+}
+
+/// Both ends of a pseudo-terminal: no echo, lines and keys as usual, output as written.
+struct Pair {
+    master: OwnedFd,
+    slave: OwnedFd,
+    name: String,
+    modes: Termios,
+}
+
+impl Pair {
+    fn open() -> io::Result<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags)?;
         grantpt(&master)?;
@@ -59,29 +104,24 @@ impl PtyTerminal {
         if sized != 0 {
             return Err(io::Error::last_os_error());
         }
-        command
-            .stdin(Stdio::from(slave.try_clone()?))
-            .stdout(Stdio::from(slave.try_clone()?))
-            .stderr(Stdio::from(slave));
-        // SAFETY: between fork and exec only two system calls are made, which are safe
-        // there; nothing is allocated.
-        unsafe {
-            command.pre_exec(|| {
-                if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
-        let child = command.spawn()?;
-        // The command holds the other end open; ours would hide that all others closed it.
-        drop(command);
-        let reader = master.as_fd().try_clone_to_owned()?;
-        let writer = reader.try_clone()?;
         Ok(Self {
-            wire: Wire::new(child, reader, writer)?,
+            master: master.as_fd().try_clone_to_owned()?,
+            slave,
             name,
             modes,
+        })
+    }
+
+    /// Gives our copy of the other end up: it would hide that all others closed it.
+    fn into_terminal(
+        self,
+        wire: impl FnOnce(OwnedFd, OwnedFd) -> io::Result<Wire>,
+    ) -> io::Result<PtyTerminal> {
+        let writer = self.master.try_clone()?;
+        Ok(PtyTerminal {
+            wire: wire(self.master, writer)?,
+            name: self.name,
+            modes: self.modes,
             home: None,
         })
     }

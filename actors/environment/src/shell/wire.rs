@@ -1,4 +1,4 @@
-//! A child process and the descriptors that lead to it: written to without waiting, read
+//! A process and the descriptors that lead to it: written to without waiting, read
 //! with a limit, and its end noticed even while another process holds its output open.
 
 use super::terminal::Read;
@@ -8,10 +8,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
-use std::process::{Child, ExitStatus};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// How long output may still come after the shell's end, from jobs that it left.
@@ -20,16 +21,42 @@ const LINGER: Duration = Duration::from_millis(100);
 /// How often a child is looked at where the kernel cannot tell of its end by itself.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A child process that leads a session of its own.
+/// A process that leads a session, and is somebody else's child: in a sandbox.
+pub trait Elsewhere: Send + Debug {
+    /// Its exit code (none, when a signal ended it or nobody knows), once it has ended.
+    fn ended(&mut self) -> Option<Option<i32>>;
+    /// Kills it. It may be gone already.
+    fn kill(&mut self);
+}
+
+#[derive(Debug)]
+enum Leader {
+    Child {
+        child: Child,
+        /// Readable when the child has ended.
+        end: Option<OwnedFd>,
+    },
+    Elsewhere(Box<dyn Elsewhere>),
+}
+
+impl Leader {
+    fn ended(&mut self) -> io::Result<Option<Option<i32>>> {
+        match self {
+            Self::Child { child, .. } => Ok(child.try_wait()?.map(|status| status.code())),
+            Self::Elsewhere(process) => Ok(process.ended()),
+        }
+    }
+}
+
+/// A process that leads a session of its own.
 #[derive(Debug)]
 pub struct Wire {
-    child: Child,
-    /// Readable when the child has ended.
-    end: Option<OwnedFd>,
+    leader: Leader,
     reader: File,
     writer: File,
     queue: VecDeque<u8>,
-    status: Option<ExitStatus>,
+    /// Its exit code, once it has ended.
+    status: Option<Option<i32>>,
     /// Nothing will be read any more.
     is_drained: bool,
 }
@@ -41,9 +68,24 @@ impl Wire {
     /// The operating system's. The child is killed then.
     pub fn new(child: Child, reader: OwnedFd, writer: OwnedFd) -> io::Result<Self> {
         let end = descriptor_of(&child);
+        Self::with(Leader::Child { child, end }, reader, writer)
+    }
+
+    /// A process of a sandbox with our ends of its streams.
+    ///
+    /// # Errors
+    /// The operating system's. The process is killed then.
+    pub fn elsewhere(
+        process: Box<dyn Elsewhere>,
+        reader: OwnedFd,
+        writer: OwnedFd,
+    ) -> io::Result<Self> {
+        Self::with(Leader::Elsewhere(process), reader, writer)
+    }
+
+    fn with(leader: Leader, reader: OwnedFd, writer: OwnedFd) -> io::Result<Self> {
         let wire = Self {
-            child,
-            end,
+            leader,
             reader: File::from(reader),
             writer: File::from(writer),
             queue: VecDeque::new(),
@@ -80,11 +122,11 @@ impl Wire {
                 return Ok(Read::Bytes(bytes));
             }
             if self.status.is_none() {
-                self.status = self.child.try_wait()?;
+                self.status = self.leader.ended()?;
             }
             if let Some(status) = self.status {
                 if self.is_drained {
-                    return Ok(Read::Closed(status.code()));
+                    return Ok(Read::Closed(status));
                 }
                 if !lingers {
                     lingers = true;
@@ -94,7 +136,7 @@ impl Wire {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(match self.status {
-                    Some(status) => Read::Closed(status.code()),
+                    Some(status) => Read::Closed(status),
                     None => Read::Quiet,
                 });
             }
@@ -105,10 +147,16 @@ impl Wire {
     /// SIGKILL to the child and its group. Those that it put into other groups are ended
     /// by the hang-up of their terminal, or by the sandbox around them.
     pub fn kill(&mut self) {
-        if self.status.is_none() {
-            // It may have ended by itself: nothing is left to do then.
-            let _ = killpg(self.pid(), Signal::SIGKILL);
-            let _ = self.child.kill();
+        if self.status.is_some() {
+            return;
+        }
+        match &mut self.leader {
+            Leader::Child { child, .. } => {
+                // It may have ended by itself: nothing is left to do then.
+                let _ = killpg(group_of(child), Signal::SIGKILL);
+                let _ = child.kill();
+            }
+            Leader::Elsewhere(process) => process.kill(),
         }
     }
 
@@ -123,7 +171,10 @@ impl Wire {
     /// The operating system's.
     pub fn interrupt_group(&mut self) -> io::Result<()> {
         self.forget();
-        match killpg(self.pid(), Signal::SIGINT) {
+        let Leader::Child { child, .. } = &self.leader else {
+            return Ok(());
+        };
+        match killpg(group_of(child), Signal::SIGINT) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -132,10 +183,6 @@ impl Wire {
     /// Where bytes go to the child.
     pub fn writer(&self) -> &File {
         &self.writer
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
     }
 
     fn send(&mut self) {
@@ -179,7 +226,11 @@ impl Wire {
             watched.push(PollFd::new(self.writer.as_fd(), PollFlags::POLLOUT));
         }
         let mut left = left;
-        match (&self.end, self.status) {
+        let end = match &self.leader {
+            Leader::Child { end, .. } => end.as_ref(),
+            Leader::Elsewhere(_) => None,
+        };
+        match (end, self.status) {
             (Some(end), None) => watched.push(PollFd::new(end.as_fd(), PollFlags::POLLIN)),
             (None, None) => left = left.min(LOOK),
             (_, Some(_)) => {}
@@ -197,9 +248,16 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.kill();
-        // It was killed: this does not take long, and leaves no zombie.
-        let _ = self.child.wait();
+        if let Leader::Child { child, .. } = &mut self.leader {
+            // It was killed: this does not take long, and leaves no zombie.
+            let _ = child.wait();
+        }
     }
+}
+
+/// A child that leads its session leads its group, too.
+fn group_of(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
 }
 
 /// SIGKILL to a group that is not ours; true when there was one.

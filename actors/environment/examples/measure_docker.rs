@@ -1,0 +1,115 @@
+//! Times of a sandbox on this machine's Docker Engine: `cargo run -p gametape-environment
+//! --example measure_docker -- IMAGE DIRECTORY`, with an image that the engine has and a
+//! directory of it. Prints medians in milliseconds.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use gametape_environment::docker::{
+    Bounds, DockerPlan, DockerSandbox, Engine, EngineSettings, image, reap,
+};
+use gametape_environment::sandbox::Sandbox;
+use gametape_schemas::SandboxId;
+use gametape_schemas::message::Exec;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+fn exec(argv: &[&str]) -> Exec {
+    Exec {
+        sandbox: SandboxId::new("measure"),
+        argv: argv.iter().map(|&word| word.to_owned()).collect(),
+        stdin: None,
+        env: vec![],
+        timeout_ms: 120_000,
+        output_cap: 64 << 10,
+    }
+}
+
+fn median(name: &str, runs: usize, mut work: impl FnMut(usize)) {
+    let mut times: Vec<f64> = (0..runs)
+        .map(|run| {
+            let begin = Instant::now();
+            work(run);
+            begin.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!(
+        "{name:<24} p50 {:8.2} ms   p95 {:8.2} ms   min {:8.2} ms",
+        times[runs / 2],
+        times[runs * 95 / 100],
+        times[0]
+    );
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let (reference, place) = (args.next().expect("an image"), args.next().expect("a path"));
+    let engine = Engine::connect(EngineSettings::default()).unwrap();
+    println!("{:?}", reap(&engine).unwrap());
+    let begin = Instant::now();
+    let image = image::own(&engine, &reference, &place).unwrap();
+    let files = image.files.len();
+    println!(
+        "image read in {:.2} s: {files} files",
+        begin.elapsed().as_secs_f64()
+    );
+    let number = AtomicU64::new(0);
+    let open = || {
+        DockerSandbox::open(DockerPlan {
+            engine: engine.clone(),
+            image: &image,
+            number: number.fetch_add(1, Ordering::Relaxed),
+            run: "measure".into(),
+            label: "measure".into(),
+            bounds: Bounds::default(),
+            patches: &[],
+            hidden: &[],
+            intent: &|_| {},
+        })
+        .unwrap()
+    };
+    let mut held = Vec::new();
+    median("open", 20, |_| held.push(open()));
+    let at = &held[0];
+    median("exec true", 40, |_| {
+        at.exec(&exec(&["true"])).unwrap();
+    });
+    // Its counters are asked for, too.
+    median("exec false", 40, |_| {
+        at.exec(&exec(&["false"])).unwrap();
+    });
+    median("write", 40, |run| {
+        at.write("measure.txt", &run.to_string()).unwrap();
+    });
+    median("read, tree known", 40, |_| {
+        at.read("measure.txt").unwrap();
+    });
+    median("exec, then diff", 40, |_| {
+        at.exec(&exec(&["true"])).unwrap();
+        at.diff().unwrap();
+    });
+    median("end at a limit of 100 ms", 10, |_| {
+        let mut endless = exec(&["sh", "-c", "while :; do :; done"]);
+        endless.timeout_ms = 100;
+        assert!(at.exec(&endless).unwrap().timed_out);
+    });
+    println!("{:?}", at.usage());
+    median("close", 20, |run| {
+        held[run].close().unwrap();
+    });
+    for threads in [1, 4, 8] {
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for _ in 0..4 {
+                        let at = open();
+                        at.exec(&exec(&["true"])).unwrap();
+                        at.close().unwrap();
+                    }
+                });
+            }
+        });
+        let rate = f64::from(threads * 4) / begin.elapsed().as_secs_f64();
+        println!("{threads} threads: {rate:.2} sandboxes (open, exec, close) a second");
+    }
+}

@@ -1,0 +1,322 @@
+//! A sandbox in a container of the Docker Engine.
+
+use super::client::{self, Engine, Trouble};
+use super::container::{self, Labels};
+use super::image::Image;
+use super::inside::{Inside, Seen, guard};
+use super::limit;
+use super::owner::Owner;
+use super::plan::plan;
+use super::quiet::Usage;
+use super::settings::Bounds;
+use super::tree::Tree;
+use crate::sandbox::Sandbox;
+use crate::tree::{Odd, Snapshot};
+use crate::{diff, failure, patch};
+use gametape_schemas::message::{
+    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
+};
+use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+/// What opening needs.
+pub struct DockerPlan<'a> {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// The image, and the repository that goes in.
+    pub image: &'a Image,
+    /// Distinguishes the sandboxes of this process.
+    pub number: u64,
+    /// The run, for lists of containers.
+    pub run: String,
+    /// The attempt, for lists of containers.
+    pub label: String,
+    /// What the container may use.
+    pub bounds: Bounds,
+    /// Applied first, strictly.
+    pub patches: &'a [String],
+    /// Removed after the patches; files or directories.
+    pub hidden: &'a [String],
+    /// Gets the container's name before there is such a container, so that whoever comes
+    /// after a crash can ask for it.
+    pub intent: &'a dyn Fn(&str),
+}
+
+/// A sandbox of the Docker back end.
+#[derive(Debug)]
+pub struct DockerSandbox {
+    inside: Inside,
+    /// The state that the diff compares with.
+    base: Snapshot,
+    hidden: BTreeSet<String>,
+    /// One operation at a time: while the tree is looked at, nothing runs inside.
+    turn: Mutex<Seen>,
+    commands: AtomicU64,
+    /// Limits that struck so far, each once.
+    limits: Mutex<Vec<ResourceLimit>>,
+}
+
+fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
+    hidden.contains(path)
+        || path
+            .match_indices('/')
+            .any(|(at, _)| path.get(..at).is_some_and(|parent| hidden.contains(parent)))
+}
+
+impl DockerSandbox {
+    /// Opens: makes and starts a container and puts the repository in. Blocks, some
+    /// hundred milliseconds.
+    ///
+    /// # Errors
+    /// `GT-SANDBOX-BASE` when a patch of the base state does not apply,
+    /// `GT-SANDBOX-IMAGE` when the image is gone, `GT-SANDBOX-EXEC` when nothing can be
+    /// run in it, `GT-DOCKER-*`.
+    pub fn open(plan: DockerPlan<'_>) -> Result<Self, Failure> {
+        let mut base = plan.image.files.clone();
+        for text in plan.patches {
+            patch::apply_to(&mut base, text).map_err(|reason| failure::base(&reason))?;
+        }
+        let hidden: BTreeSet<String> = plan
+            .hidden
+            .iter()
+            .map(|path| path.trim_matches('/').to_owned())
+            .collect();
+        base.retain(|path, _| !is_hidden(&hidden, path));
+        let mut tree = Tree::of(&base);
+        for (path, node) in &plan.image.rest {
+            if !is_hidden(&hidden, path) {
+                tree.put(path, node.clone());
+            }
+        }
+        let owner = Owner::this();
+        let inside = Inside {
+            container: owner.container(plan.number),
+            place: plan.image.place.clone(),
+            environment: plan.image.environment.clone(),
+            bounds: plan.bounds,
+            opened: Instant::now(),
+            closed: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            usage: Mutex::default(),
+            engine: plan.engine,
+        };
+        let labels = Labels {
+            owner,
+            run: plan.run,
+            attempt: plan.label,
+        };
+        (plan.intent)(&inside.container);
+        let body = container::body(&plan.image.id, &inside.place, &inside.bounds, &labels);
+        let id = &plan.image.id;
+        client::wait(async {
+            let _one_of_few = inside.engine.starts.acquire().await;
+            let made = inside.make(body, &tree).await;
+            if made.is_err() {
+                // What is left goes with the next reaping at the latest.
+                let _ = inside.engine.remove(&inside.container).await;
+            }
+            made.map_err(|trouble| match trouble {
+                Trouble::Missing(why) => failure::image(id, why),
+                Trouble::Conflict(why) => failure::exec(why),
+                other => other.into(),
+            })
+        })??;
+        Ok(Self {
+            inside,
+            base,
+            hidden,
+            // What was put in is what is there.
+            turn: Mutex::new(Some(tree)),
+            commands: AtomicU64::new(0),
+            limits: Mutex::default(),
+        })
+    }
+
+    /// The container's name.
+    pub fn container(&self) -> &str {
+        &self.inside.container
+    }
+
+    /// What it used so far; after closing, what it used in all.
+    pub fn usage(&self) -> Usage {
+        if !self.inside.is_closed() {
+            let _turn = guard(&self.turn);
+            // Without an engine the last figures stand.
+            let _ = client::wait(self.inside.count());
+        }
+        self.inside.total()
+    }
+
+    /// The turn, with the repository as it is now.
+    fn looked(&self) -> Result<MutexGuard<'_, Seen>, Failure> {
+        let mut held = guard(&self.turn);
+        if self.inside.is_closed() {
+            return Err(self.inside.gone());
+        }
+        // A lock's guard must stay on its thread: the work gets what it guards.
+        let seen: &mut Seen = &mut held;
+        let looked = client::wait(async { self.inside.look(seen).await })?;
+        looked.map_err(|trouble| self.inside.failure(trouble))?;
+        Ok(held)
+    }
+}
+
+impl Sandbox for DockerSandbox {
+    fn exec(&self, request: &Exec) -> Result<ExecOutcome, Failure> {
+        let mut held = guard(&self.turn);
+        if self.inside.is_closed() {
+            return Err(failure::gone(&request.sandbox));
+        }
+        let seen: &mut Seen = &mut held;
+        let ran = client::wait(async { self.inside.run(request, seen).await })?;
+        if self.inside.is_closed() {
+            return Err(failure::gone(&request.sandbox));
+        }
+        let ran = ran.map_err(|trouble| match trouble {
+            Trouble::Refused(why) => failure::exec(why),
+            other => self.inside.failure(other),
+        })?;
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        let mut limits = guard(&self.limits);
+        if let Some(limit) = ran.limit.filter(|limit| !limits.contains(limit)) {
+            limits.push(limit);
+        }
+        drop(limits);
+        Ok(ran)
+    }
+
+    fn read(&self, path: &str) -> Result<FileRead, Failure> {
+        let seen = self.looked()?;
+        let found = seen.as_ref().map_or(Ok(None), |tree| tree.read(path));
+        Ok(match found {
+            Ok(Some(entry)) => match std::str::from_utf8(&entry.bytes) {
+                Ok(text) => FileRead::Text(text.to_owned()),
+                Err(_) => FileRead::Refused(format!("not text: {path}")),
+            },
+            Ok(None) => FileRead::Refused(format!("no such file: {path}")),
+            Err(refusal) => FileRead::Refused(refusal),
+        })
+    }
+
+    fn write(&self, path: &str, content: &str) -> Result<FileWritten, Failure> {
+        let mut held = self.looked()?;
+        let seen: &mut Seen = &mut held;
+        let plan = match &*seen {
+            Some(tree) => tree.plan_write(path, content.as_bytes(), None),
+            None => Err(format!("cannot be opened: {path}")),
+        };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(refusal) => return Ok(FileWritten::Refused(refusal)),
+        };
+        let done = client::wait(async { self.inside.change(seen, &[], &[plan]).await })?;
+        Ok(
+            match done.map_err(|trouble| self.inside.failure(trouble))? {
+                Ok(()) => FileWritten::Written,
+                Err(refusal) => FileWritten::Refused(refusal),
+            },
+        )
+    }
+
+    fn diff(&self) -> Result<String, Failure> {
+        let seen = self.looked()?;
+        let left_out = |path: &str| diff::is_by_product(path) || is_hidden(&self.hidden, path);
+        let now = seen.as_ref().map(|tree| tree.scan(left_out));
+        let now = now.unwrap_or_default();
+        let mut base = self.base.clone();
+        for odd in &now.odd {
+            // A file that cannot be told any more is left as it was, not deleted.
+            if let Odd::Special(path) | Odd::Large(path) | Odd::Unreadable(path) = odd {
+                base.remove(path);
+            }
+        }
+        let diff = diff::unified(&base, &now.files);
+        if !now.odd.is_empty() || !diff.binary.is_empty() {
+            tracing::debug!(odd = ?now.odd, binary = ?diff.binary, "not in the diff");
+        }
+        Ok(diff.text)
+    }
+
+    fn apply(&self, text: &str) -> Result<PatchApplied, Failure> {
+        let mut held = self.looked()?;
+        let seen: &mut Seen = &mut held;
+        let plan = match &*seen {
+            Some(tree) => plan(tree, text),
+            None => Err("the repository was not looked at".to_owned()),
+        };
+        let (removed, written, undo) = match plan {
+            Ok(plan) => plan,
+            Err(reason) => return Ok(PatchApplied::Rejected(reason)),
+        };
+        let done = client::wait(async {
+            let done = self.inside.change(seen, &removed, &written).await?;
+            if done.is_err() {
+                // Whole or not at all: what was there comes back.
+                self.inside.look(seen).await?;
+                let new: Vec<String> = written
+                    .iter()
+                    .filter(|(path, _)| undo.iter().all(|(old, _)| old != path))
+                    .map(|(path, _)| path.clone())
+                    .collect();
+                if let Err(why) = self.inside.change(seen, &new, &undo).await? {
+                    return Err(Trouble::Conflict(why));
+                }
+            }
+            Ok(done)
+        })?;
+        Ok(
+            match done.map_err(|trouble| self.inside.failure(trouble))? {
+                Ok(()) => PatchApplied::Applied,
+                Err(reason) => PatchApplied::Rejected(reason),
+            },
+        )
+    }
+
+    fn shell(&self, _: &ShellInput) -> Result<ShellObservation, Failure> {
+        Err(failure::no_shell())
+    }
+
+    fn close(&self) -> Result<SandboxUsage, Failure> {
+        let inside = &self.inside;
+        let is_first = !inside.closed.swap(true, Ordering::SeqCst);
+        if !inside.removed.load(Ordering::SeqCst) {
+            // When the engine is gone now, the next closing or the drop tries again.
+            client::wait(async {
+                if is_first {
+                    inside.count().await;
+                }
+                inside.engine.remove(&inside.container).await
+            })??;
+            inside.removed.store(true, Ordering::SeqCst);
+        }
+        // A command that was under way sees it, and ends.
+        let _turn = guard(&self.turn);
+        let used = self.inside.total();
+        let mut limits = guard(&self.limits);
+        for limit in limit::counted(&used) {
+            if !limits.contains(&limit) {
+                limits.push(limit);
+            }
+        }
+        Ok(SandboxUsage {
+            wall_ms: used.wall_ms,
+            commands: self.commands.load(Ordering::Relaxed),
+            cpu_us: used.cpu_us,
+            peak_memory_bytes: Some(used.peak_memory_bytes),
+            written_bytes: Some(used.written_bytes),
+            processes_peak: Some(used.processes),
+            limits: limits.clone(),
+        })
+    }
+}
+
+impl Drop for DockerSandbox {
+    fn drop(&mut self) {
+        if let Err(failure) = self.close() {
+            tracing::warn!(container = self.inside.container, %failure, "a container stays");
+        }
+    }
+}
