@@ -61,14 +61,21 @@ impl Precision {
     /// `GAMETAPE_PRECISION` (`f32` or `bf16`) decides instead where it is set: some virtual
     /// machines list tiles that stop working in the middle of a program (SIGILL).
     pub fn detect() -> Self {
-        match std::env::var("GAMETAPE_PRECISION").as_deref() {
-            Ok("f32") => return Self::Full,
-            Ok("bf16") => return Self::Bf16,
-            _ => {}
+        if let Some(asked) = Self::asked() {
+            return asked;
         }
         match std::fs::read_to_string("/proc/cpuinfo") {
             Ok(text) if has_flag(&text, "amx_bf16") => Self::Bf16,
             _ => Self::Full,
+        }
+    }
+
+    /// What `GAMETAPE_PRECISION` asks for, if anything.
+    pub fn asked() -> Option<Self> {
+        match std::env::var("GAMETAPE_PRECISION").as_deref() {
+            Ok("f32") => Some(Self::Full),
+            Ok("bf16") => Some(Self::Bf16),
+            _ => None,
         }
     }
 

@@ -92,7 +92,7 @@ pub fn run(
         path: directory.join("final"),
     };
     std::fs::create_dir_all(directory).map_err(|e| disk(directory, &e))?;
-    let known = known_plan(directory, &identity)?;
+    let mut known = known_plan(directory, &identity)?;
     if let Some(done) = finished(directory, &identity)? {
         return Ok(Trained {
             model: model_source,
@@ -101,6 +101,16 @@ pub fn run(
             tokens: done.tokens,
             wall_seconds: begin.elapsed().as_secs_f64(),
         });
+    }
+    // A training keeps the format that it began with, unless a person asks for another one
+    // (a processor may refuse it): then it begins anew, for half of each is neither.
+    let other = |plan: &PlanFile| Precision::asked().is_some_and(|p| p.name() != plan.precision);
+    if known.as_ref().is_some_and(other) {
+        tracing::warn!(training = %request.name, "another precision is asked for: it begins anew");
+        std::fs::remove_dir_all(directory)
+            .and_then(|()| std::fs::create_dir_all(directory))
+            .map_err(|e| disk(directory, &e))?;
+        known = None;
     }
     let threads = set_threads(options.threads);
     let (model, tokenizer) = load_for_training(&request.base.path).map_err(Failure::from)?;
