@@ -80,6 +80,17 @@ fn starters(choice: Result<Choice, String>, path: &OsStr) -> (Vec<Layer>, Option
     };
     let mut refused = Vec::new();
     let mut layers = Vec::new();
+    if choice != Choice::Bubblewrap {
+        let host = Host::read(Starter::Namespaces);
+        match by_helper(&host) {
+            Ok(()) => {
+                let detail = format!("{}, made by the helper", kinds(&host));
+                layers.push(layer(name, true, true, detail));
+                return (layers, Some(host));
+            }
+            Err(why) => refused.push(format!("by the helper: {why}")),
+        }
+    }
     if choice != Choice::Namespaces {
         let (bubblewrap, host) = bubblewrap(choice == Choice::Bubblewrap, path);
         let detail = bubblewrap.detail.clone();
@@ -95,17 +106,6 @@ fn starters(choice: Result<Choice, String>, path: &OsStr) -> (Vec<Layer>, Option
                 refused.push("cannot be tried without bubblewrap".to_owned());
             }
             None => refused.push(detail),
-        }
-    }
-    if choice != Choice::Bubblewrap {
-        let host = Host::read(Starter::Namespaces);
-        match by_helper(&host) {
-            Ok(()) => {
-                let detail = format!("{}, made by the helper", kinds(&host));
-                layers.push(layer(name, true, true, detail));
-                return (layers, Some(host));
-            }
-            Err(why) => refused.push(format!("by the helper: {why}")),
         }
     }
     let help = "on Ubuntu 24.04: sysctl kernel.apparmor_restrict_unprivileged_userns=0; \
@@ -330,13 +330,11 @@ mod tests {
     }
 
     #[test]
-    fn without_bubblewrap_the_helper_is_tried() {
+    fn the_helper_is_tried_first_and_both_reasons_are_told() {
         let nowhere = OsStr::new("");
         let (layers, host) = starters(Ok(Choice::Any), nowhere);
-        let named = |name: &str| layers.iter().find(|l| l.name == name).unwrap();
-        let bubblewrap = named("bubblewrap");
-        assert!(!bubblewrap.active && !bubblewrap.required);
-        let namespaces = named("namespaces");
+        let named = |name: &str| layers.iter().find(|l| l.name == name);
+        let namespaces = named("namespaces").unwrap();
         assert!(namespaces.required);
         match host {
             Some(host) => {
@@ -351,6 +349,8 @@ mod tests {
                     namespaces.detail.contains("by the helper"),
                     "{namespaces:?}"
                 );
+                let bubblewrap = named("bubblewrap").unwrap();
+                assert!(!bubblewrap.active && !bubblewrap.required);
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Who makes a sandbox's namespaces and mounts: bubblewrap, or the helper itself
-//! ([`crate::inner::stage`]), for machines without bubblewrap. Both are given the same
-//! words, so that what can be seen inside is decided in one place.
+//! Who makes a sandbox's namespaces and mounts: the helper itself
+//! ([`crate::inner::stage`]), or bubblewrap. Both are given the same words, so that what
+//! can be seen inside is decided in one place.
 //!
-//! bubblewrap is taken when it is there and works. The environment variable
+//! The helper is taken where it works, else bubblewrap (docs/decisions/0007). The environment variable
 //! `GAMETAPE_SANDBOX` chooses: `bubblewrap` or `namespaces`; what was chosen and does not
 //! work is not replaced by the other.
 
@@ -39,7 +39,7 @@ impl Starter {
 /// Who is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Choice {
-    /// bubblewrap, else the helper.
+    /// The helper, else bubblewrap.
     #[default]
     Any,
     /// bubblewrap and nobody else.
