@@ -135,7 +135,7 @@ fn overlay(plan: &Plan, owner: u32) -> io::Result<()> {
     }
     lchown("upper", Some(owner), Some(owner))?;
     mount_mapped(&plan.tree, Path::new("lower"), &users)?;
-    let options = "lowerdir=lower,upperdir=upper,workdir=work,redirect_dir=off,metacopy=off,index=off,xino=off";
+    let options = "lowerdir=lower,upperdir=upper,workdir=work,redirect_dir=on,metacopy=off,index=off,xino=off";
     mount(
         Some("overlay"),
         "repo",

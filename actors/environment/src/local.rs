@@ -230,7 +230,10 @@ impl LocalSandbox {
     fn look(&self, standing: &Standing) -> io::Result<(Snapshot, Scan)> {
         let skip = |path: &str| self.is_left_out(path);
         if standing.ground.layers() == Layers::Overlay {
-            return upper::changes(&standing.ground.path("upper"), &self.base, skip);
+            let upper = standing.ground.path("upper");
+            if let Some(changes) = upper::changes(&upper, &self.base, skip)? {
+                return Ok(changes);
+            }
         }
         let now = tree::scan(&standing.ground.path("repo"), skip)?;
         Ok((self.base.clone(), now))

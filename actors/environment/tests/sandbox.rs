@@ -312,3 +312,33 @@ async fn what_was_used_and_which_limit_struck_is_told_at_the_end() {
         "{used:?}"
     );
 }
+
+#[actix::test]
+async fn a_renamed_directory_is_in_the_diff_wherever_its_files_lie() {
+    let Some((room, env)) = room("a_renamed_directory_is_in_the_diff").await else {
+        return;
+    };
+    let at = open(&room, &env).await;
+    let rename = "import os; os.rename('toolz/sandbox', 'toolz/moved'); \
+        open('toolz/moved/core.py', 'a').write('x = 1\\n'); \
+        os.mkdir('toolz/sandbox'); open('toolz/sandbox/new.py', 'w').write('y = 2\\n')";
+    let renamed = run(&room, &at, &["python", "-c", rename]).await;
+    assert_eq!(renamed.exit_code, Some(0), "{renamed:?}");
+    let diff = room.send(DiffSandbox {
+        sandbox: at.clone(),
+    });
+    let diff = diff.await.unwrap().unwrap();
+    for part in [
+        "--- a/toolz/sandbox/parallel.py\n+++ /dev/null",
+        "--- /dev/null\n+++ b/toolz/moved/parallel.py",
+        "--- /dev/null\n+++ b/toolz/sandbox/new.py",
+        "+x = 1\n",
+    ] {
+        assert!(diff.contains(part), "{part}: {diff}");
+    }
+    assert!(!diff.contains("dicttoolz"), "{diff}");
+    room.send(CloseSandbox { sandbox: at })
+        .await
+        .unwrap()
+        .unwrap();
+}

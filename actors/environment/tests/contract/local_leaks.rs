@@ -8,6 +8,7 @@ use gametape_environment::cgroup::{self, Groups};
 use gametape_environment::local::{LocalSandbox, OpenPlan};
 use gametape_environment::private::Owned;
 use gametape_environment::sandbox::Sandbox;
+use gametape_environment::starter::{Choice, VARIABLE};
 use gametape_environment::{Limits, helper_beside, probe};
 use gametape_schemas::SandboxId;
 use gametape_schemas::message::ShellInput;
@@ -206,12 +207,21 @@ struct Tally {
     slowest_death: Duration,
 }
 
+/// What all holders of a test have in common.
+struct How<'a> {
+    at: &'a Path,
+    environment: &'a Path,
+    starter: &'a str,
+}
+
 /// One holder, killed after so many of its words.
-fn one(at: &Path, environment: &Path, seed: u64, words: u64, tally: &mut Tally) {
+fn one(how: &How<'_>, seed: u64, words: u64, tally: &mut Tally) {
+    let at = how.at;
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["local_leaks::local_holder", "--exact", "--nocapture"])
         .env(HOLD, at)
-        .env(PREPARED, environment)
+        .env(VARIABLE, how.starter)
+        .env(PREPARED, how.environment)
         .env(SEED, seed.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -260,13 +270,22 @@ fn one(at: &Path, environment: &Path, seed: u64, words: u64, tally: &mut Tally) 
 
 #[test]
 fn what_a_killed_process_held_of_local_sandboxes_is_gone() {
-    let test = "what_a_killed_process_held_of_local_sandboxes_is_gone";
+    killed(Choice::Bubblewrap, "bubblewrap");
+}
+
+#[test]
+fn what_a_killed_process_held_without_bubblewrap_is_gone() {
+    killed(Choice::Namespaces, "namespaces");
+}
+
+fn killed(choice: Choice, starter: &str) {
+    let test = format!("leaks of local sandboxes by {starter}");
     let helper = helper_beside(&std::env::current_exe().unwrap());
     let (Some(helper), Some(prepared)) = (helper, prepared()) else {
         eprintln!("SKIPPED: {test}: no helper program, or no Python");
         return;
     };
-    if let Err(failure) = probe::host() {
+    if let Err(failure) = probe::host_by(choice) {
         eprintln!("SKIPPED: {test}: {failure}");
         return;
     }
@@ -279,11 +298,16 @@ fn what_a_killed_process_held_of_local_sandboxes_is_gone() {
     // Under a name that no other test has: so its processes are told apart.
     std::fs::copy(helper, scratch.path().join("helper")).unwrap();
     let environment = prepared.repository().parent().unwrap().to_owned();
+    let how = How {
+        at: scratch.path(),
+        environment: &environment,
+        starter,
+    };
     let mut chance = Chance(seed);
     let mut tally = Tally::default();
     while tally.opened < wanted {
         let (seed, words) = (chance.below(1 << 48), 1 + chance.below(40));
-        one(scratch.path(), &environment, seed, words, &mut tally);
+        one(&how, seed, words, &mut tally);
     }
     eprintln!("{test}: {tally:?} in {:?}", begin.elapsed());
     // Else nothing was looked at.

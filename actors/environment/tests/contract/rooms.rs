@@ -9,10 +9,11 @@ use gametape_environment::local::{LocalSandbox, OpenPlan};
 use gametape_environment::private::Owned;
 use gametape_environment::provision::{Manifest, Prepared, python};
 use gametape_environment::sandbox::Sandbox;
+use gametape_environment::starter::Choice;
 use gametape_environment::tree::{self, Entry, Snapshot};
 use gametape_environment::{Limits, helper_beside, probe};
 use gametape_schemas::message::{Exec, ExecOutcome};
-use gametape_schemas::{EnvironmentRecipe, PinnedPackage, SandboxId};
+use gametape_schemas::{EnvironmentRecipe, Failure, PinnedPackage, SandboxId};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,8 +112,17 @@ pub struct LocalRoom {
 impl LocalRoom {
     /// A room, or a loud skip.
     pub fn new(test: &str) -> Option<Self> {
+        Self::on(test, probe::host())
+    }
+
+    /// The same with sandboxes that are started as one chooses.
+    pub fn by(test: &str, choice: Choice) -> Option<Self> {
+        Self::on(&format!("{test} ({choice:?})"), probe::host_by(choice))
+    }
+
+    fn on(test: &str, host: Result<Host, Failure>) -> Option<Self> {
         let skip = |why: &dyn std::fmt::Display| eprintln!("SKIPPED: {test} (local): {why}");
-        let host = probe::host().inspect_err(|failure| skip(failure)).ok()?;
+        let host = host.inspect_err(|failure| skip(failure)).ok()?;
         let helper = helper_beside(&std::env::current_exe().unwrap());
         let (Some(helper), Some(prepared)) = (helper, prepared()) else {
             skip(&"no helper program, or no Python");

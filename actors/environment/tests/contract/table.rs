@@ -9,6 +9,7 @@ use gametape_environment::cgroup::{self, Groups};
 use gametape_environment::docker::Bounds;
 use gametape_environment::docker::settings::Space;
 use gametape_environment::sandbox::Sandbox;
+use gametape_environment::starter::Choice;
 use gametape_schemas::ResourceLimit;
 use gametape_schemas::message::ExecOutcome;
 use std::os::linux::net::SocketAddrExt;
@@ -229,46 +230,60 @@ fn column(open: &dyn Fn() -> Arc<dyn Sandbox>, which: usize) -> Vec<Result<Strin
     done
 }
 
+/// A back end and what it did with each attack, or nothing where it is not there.
+type Column = (&'static str, Option<Vec<Result<String, String>>>);
+
+fn local(test: &str, choice: Choice) -> Option<Vec<Result<String, String>>> {
+    let room = LocalRoom::by(test, choice)?;
+    let groups = Groups::detect();
+    if !(groups.keeps_memory() && groups.keeps_processes()) {
+        // Which limit struck is told by control groups.
+        eprintln!("SKIPPED: {test} (local): {}", groups.layer().detail);
+        return None;
+    }
+    let pool = Arc::new(groups.pool(&cgroup::owner()));
+    let open = || {
+        let hidden = ["tests".to_owned()];
+        Arc::new(room.open(limits(), Some(pool.clone()), &[], &hidden))
+    };
+    Some(column(&|| open(), 0))
+}
+
+fn docker(test: &str) -> Option<Vec<Result<String, String>>> {
+    let (engine, image) = engine(test)?;
+    let open = || {
+        let hidden = ["tests".to_owned()];
+        Arc::new(docker_with(&engine, &image, bounds(), &[], &hidden))
+    };
+    Some(column(&|| open(), 1))
+}
+
 #[test]
 fn every_attack_of_the_table_is_contained() {
     let test = "every_attack_of_the_table_is_contained";
-    let hidden = ["tests".to_owned()];
-    let groups = Groups::detect();
-    let local = match LocalRoom::new(test) {
-        // Which limit struck is told by control groups.
-        Some(_) if !(groups.keeps_memory() && groups.keeps_processes()) => {
-            eprintln!("SKIPPED: {test} (local): {}", groups.layer().detail);
-            None
-        }
-        Some(room) => {
-            let pool = Arc::new(groups.pool(&cgroup::owner()));
-            let open = || Arc::new(room.open(limits(), Some(pool.clone()), &[], &hidden));
-            Some(column(&|| open(), 0))
-        }
-        None => None,
-    };
-    let docker = engine(test).map(|(engine, image)| {
-        let open = || Arc::new(docker_with(&engine, &image, bounds(), &[], &hidden));
-        column(&|| open(), 1)
-    });
-    println!("\n| attack | local | docker |\n| --- | --- | --- |");
-    for (at, attack) in ATTACKS.iter().enumerate() {
-        let cell = |column: &Option<Vec<Result<String, String>>>| match column {
-            Some(column) => column[at]
-                .clone()
-                .unwrap_or_else(|_| "NOT CONTAINED".into()),
-            None => "not tried here".to_owned(),
-        };
-        println!("| {} | {} | {} |", attack.name, cell(&local), cell(&docker));
-    }
+    let columns: [Column; 3] = [
+        ("bubblewrap", local(test, Choice::Bubblewrap)),
+        ("namespaces", local(test, Choice::Namespaces)),
+        ("docker", docker(test)),
+    ];
     let mut open = Vec::new();
-    for (back_end, column) in [("local", local), ("docker", docker)] {
-        for (attack, done) in ATTACKS.iter().zip(column.into_iter().flatten()) {
-            if let Err(why) = done {
-                let why: String = why.chars().take(600).collect();
-                open.push(format!("{} ({back_end}): {why}", attack.name));
-            }
+    println!("\n| attack | local, bubblewrap | local, namespaces | docker |");
+    println!("| --- | --- | --- | --- |");
+    for (at, attack) in ATTACKS.iter().enumerate() {
+        let mut row = format!("| {} |", attack.name);
+        for (back_end, column) in &columns {
+            let cell = match column.as_ref().map(|column| &column[at]) {
+                Some(Ok(words)) => words,
+                Some(Err(why)) => {
+                    let why: String = why.chars().take(600).collect();
+                    open.push(format!("{} ({back_end}): {why}", attack.name));
+                    "NOT CONTAINED"
+                }
+                None => "not tried here",
+            };
+            row.push_str(&format!(" {cell} |"));
         }
+        println!("{row}");
     }
     assert!(open.is_empty(), "{open:#?}");
 }
