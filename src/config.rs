@@ -107,6 +107,9 @@ pub struct Limits {
     pub sandboxes: usize,
     /// What sandboxes are: `local` (bubblewrap) or `docker` (containers of an Engine).
     pub sandbox: Backend,
+    /// What prepared environments may take in the cache, MiB: those used longest ago are
+    /// removed when another one is made; 0 = no limit.
+    pub environments_mib: u64,
     /// The loop pauses when less than this is free where the run lies, MiB.
     pub min_free_disk_mib: u64,
     /// A failure of ours is tried again this often.
@@ -226,6 +229,7 @@ pub fn identity_of(mut config: serde_json::Value) -> serde_json::Value {
             limits.remove("min_free_disk_mib");
             limits.remove("sandboxes");
             limits.remove("sandbox");
+            limits.remove("environments_mib");
             limits.remove("stuck_s");
         }
     }

@@ -87,6 +87,8 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     };
     let mut options = EnvironmentOptions::usual(paths.cache.clone(), parallel)?;
     options.backend = config.limits.sandbox;
+    let budget = config.limits.environments_mib;
+    options.environments = (budget > 0).then_some(budget << 20);
     for package in &config.packages {
         options.known.push(crate::forge::package(&package.name)?);
     }

@@ -166,6 +166,7 @@ async fn an_environment() {
         parallel: 1,
         limits: Default::default(),
         backend: Default::default(),
+        environments: None,
     };
     let close = || CloseSandbox {
         sandbox: SandboxId::new("gone"),

@@ -226,8 +226,12 @@ fn bad_input_is_named_and_starts_nothing() {
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stderr.contains("GT-TAPE-NONE"), "{}", output.text());
 
-    // Without bubblewrap on the PATH the sandbox fails closed, with what to do.
-    let output = run.run_with(&["loop", "--profile", "smoke"], &[("PATH", "/nonexistent")]);
+    // Without bubblewrap on the PATH, and nobody else allowed to start it, the sandbox
+    // fails closed, with what to do.
+    let output = run.run_with(
+        &["loop", "--profile", "smoke"],
+        &[("PATH", "/nonexistent"), ("GAMETAPE_SANDBOX", "bubblewrap")],
+    );
     assert_eq!(output.status.code(), Some(3), "{}", output.text());
     assert!(
         output.stderr.contains("GT-SANDBOX-UNAVAILABLE"),

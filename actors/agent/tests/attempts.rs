@@ -55,6 +55,7 @@ async fn the_turns_of_all_attempts_are_one_batch_and_on_the_tape_before_the_next
             "append step-2 ×2",
             "append submitted ×1",
             "append submitted ×1",
+            "append closed-0-0 ×3",
         ]
     );
     // Equal beginnings share their conversation, every draw has a seed of its own.

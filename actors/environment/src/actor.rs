@@ -16,7 +16,7 @@ use actix::prelude::*;
 use gametape_schemas::message::*;
 use gametape_schemas::{EnvironmentId, EnvironmentRecipe, Failure, SandboxId, SandboxUsage};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +40,9 @@ pub struct EnvironmentOptions {
     pub limits: Limits,
     /// What sandboxes are.
     pub backend: Backend,
+    /// Bytes that prepared environments may take in the cache; those used longest ago go
+    /// first. None: no limit.
+    pub environments: Option<u64>,
 }
 
 /// A back end of sandboxes.
@@ -72,6 +75,7 @@ impl EnvironmentOptions {
             parallel: parallel.max(1),
             limits: Limits::default(),
             backend: Backend::default(),
+            environments: None,
         })
     }
 }
@@ -216,7 +220,30 @@ impl Inner {
         let (prepared, cached) = provision::provision(&self.options.cache, &message.recipe)?;
         let answer = prepared.answer(cached);
         guard(&self.environments).insert(answer.environment.clone(), Arc::new(prepared));
+        if !cached {
+            self.collect();
+        }
         Ok(answer)
+    }
+
+    /// Makes room for what was just prepared. That it cannot is no reason to fail.
+    fn collect(&self) {
+        let Some(budget) = self.options.environments else {
+            return;
+        };
+        let known = self.options.known.iter().map(EnvironmentRecipe::id);
+        let mut in_use: HashSet<EnvironmentId> = known.collect();
+        in_use.extend(guard(&self.environments).keys().cloned());
+        match provision::collect(&self.options.cache, budget, &in_use) {
+            Ok(collected) if !collected.removed.is_empty() => {
+                tracing::info!(
+                    ?collected,
+                    "environments that were not used for long are removed"
+                );
+            }
+            Ok(_) => {}
+            Err(failure) => tracing::warn!(%failure, "environments are not collected"),
+        }
     }
 
     /// The environment, taken up again from the disk when another process (or an actor
