@@ -18,6 +18,11 @@ fn name(test: usize) -> String {
     )
 }
 
+/// Every third log fails somewhere.
+fn fails(number: usize, test: usize) -> bool {
+    number.is_multiple_of(3) && test % 97 == number % 97
+}
+
 fn one(number: usize) -> (serde_json::Value, (String, String)) {
     let id = format!("made-up__project-{number}");
     let names = |range: std::ops::Range<usize>| range.map(name).collect::<Vec<_>>();
@@ -31,7 +36,7 @@ fn one(number: usize) -> (serde_json::Value, (String, String)) {
         "problem_statement": "",
         "FAIL_TO_PASS": names(0..4),
         "PASS_TO_PASS": names(4..TESTS),
-        "log_parser": "pytest",
+        "log_parser": "parse_log_pytest",
         "eval_type": "pass_and_fail",
         "eval_script": "",
         "image": "",
@@ -41,8 +46,7 @@ fn one(number: usize) -> (serde_json::Value, (String, String)) {
         "============================= test session starts ==============================\n",
     );
     for test in 0..TESTS {
-        // Every third log fails somewhere.
-        let failed = number % 3 == 0 && test % 97 == number % 97;
+        let failed = fails(number, test);
         if failed {
             log.push_str(&format!(
                 "____ {test} ____\n\n    def test_case_{test}(self):\n>       assert 1 == 2\nE       assert 1 == 2\n\n"
@@ -54,7 +58,7 @@ fn one(number: usize) -> (serde_json::Value, (String, String)) {
         "=========================== short test summary info ============================\n",
     );
     for test in 0..TESTS {
-        let failed = number % 3 == 0 && test % 97 == number % 97;
+        let failed = fails(number, test);
         let status = if failed { "FAILED" } else { "PASSED" };
         log.push_str(&format!("{status} {}\n", name(test)));
     }
