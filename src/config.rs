@@ -97,6 +97,11 @@ pub struct ScaffoldConfig {
     pub test_timeout_s: u64,
 }
 
+/// As the profiles have it.
+fn environments_mib() -> u64 {
+    20_480
+}
+
 /// Limits of the machine.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,9 +111,12 @@ pub struct Limits {
     /// Sandboxes at work at once; 0 = all cores.
     pub sandboxes: usize,
     /// What sandboxes are: `local` (bubblewrap) or `docker` (containers of an Engine).
+    // Absent on tapes of earlier versions, like what is made of it below.
+    #[serde(default)]
     pub sandbox: Backend,
     /// What prepared environments may take in the cache, MiB: those used longest ago are
     /// removed when another one is made; 0 = no limit.
+    #[serde(default = "environments_mib")]
     pub environments_mib: u64,
     /// The loop pauses when less than this is free where the run lies, MiB.
     pub min_free_disk_mib: u64,
