@@ -8,7 +8,7 @@ use gametape_environment::docker::{
 };
 use gametape_environment::sandbox::Sandbox;
 use gametape_schemas::SandboxId;
-use gametape_schemas::message::Exec;
+use gametape_schemas::message::{Exec, ShellInput};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -91,6 +91,23 @@ fn main() {
         let mut endless = exec(&["sh", "-c", "while :; do :; done"]);
         endless.timeout_ms = 100;
         assert!(at.exec(&endless).unwrap().timed_out);
+    });
+    let said = |command: &str| {
+        let input = ShellInput {
+            sandbox: SandboxId::new("measure"),
+            command: command.to_owned(),
+            is_input: false,
+            timeout_ms: Some(60_000),
+        };
+        assert_eq!(at.shell(&input).unwrap().exit_code, Some(0));
+    };
+    median("shell, first true", 1, |_| said("true"));
+    median("shell, true", 40, |_| said("true"));
+    median("exec true beside it", 40, |_| {
+        at.exec(&exec(&["true"])).unwrap();
+    });
+    median("diff beside it", 40, |_| {
+        at.diff().unwrap();
     });
     println!("{:?}", at.usage());
     median("close", 20, |run| {

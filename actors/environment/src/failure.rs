@@ -81,16 +81,6 @@ pub fn closed() -> Failure {
     )
 }
 
-/// This back end has no shell that lives on between commands.
-pub fn no_shell() -> Failure {
-    Failure::new(
-        FailureKind::Input,
-        "GT-SANDBOX-SHELL",
-        "a container of Docker has no shell that lives on between commands",
-    )
-    .with_help("use the local back end where an agent needs one")
-}
-
 /// Required layers are missing.
 pub fn unavailable(missing: &str) -> Failure {
     Failure::new(

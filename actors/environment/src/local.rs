@@ -22,12 +22,12 @@ use crate::inside::{Bounds, Inside};
 use crate::protocol::{Limits, Request};
 use crate::provision::Prepared;
 use crate::sandbox::Sandbox;
-use crate::shell::{self, PtyTerminal, Shell, ShellError, SystemClock, script};
+use crate::shell::{self, PtyTerminal, Shell, ShellError, SystemClock, nonce, script};
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
 use crate::{diff, failure, patch, private, starter};
-use bash::{Bash, nonce};
+use bash::Bash;
 use furnish::{furnish, mapped_uids, uid_of};
 use gametape_schemas::message::{
     Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,

@@ -17,7 +17,7 @@ const PROGRAMS: &str = "sh bash dash env \
     seq sha256sum sleep sort split stat tac tail tee test timeout touch tr true truncate \
     uname uniq wc whoami xargs yes \
     awk cmp diff file find grep egrep fgrep gunzip gzip kill less mount patch pgrep pkill \
-    ps sed setsid tar umount unshare which";
+    ps sed setsid stty tar umount unshare which";
 /// Data that programs expect.
 const DATA: [&str; 3] = [
     "/etc/ld.so.cache",

@@ -6,6 +6,7 @@
 
 use super::archive::Reader;
 use super::settings::EngineSettings;
+use super::spared::{COLUMNS, Count, Spared};
 use super::tree::Tree;
 use crate::failure;
 use bollard::Docker;
@@ -220,11 +221,15 @@ impl Engine {
 
     /// How many processes a container has now, counted from outside; `None` where the
     /// engine has no `ps` to count with.
-    pub(super) async fn processes(&self, container: &str) -> Result<Option<u64>, Trouble> {
-        let options = None::<TopOptions>;
+    pub(super) async fn processes(
+        &self,
+        container: &str,
+        spared: Option<&Spared>,
+    ) -> Result<Option<Count>, Trouble> {
+        let options = spared.map(|_| TopOptionsBuilder::default().ps_args(COLUMNS).build());
         let call = self.docker.top_processes(container, options);
         match self.call("count of processes", call).await {
-            Ok(found) => Ok(Some(found.processes.map_or(0, |all| all.len() as u64))),
+            Ok(found) => Ok(Count::of(&found, spared)),
             Err(Trouble::Refused(why)) if why.contains("is not running") => {
                 Err(Trouble::Conflict(why))
             }
@@ -232,6 +237,19 @@ impl Engine {
                 tracing::debug!(why, "processes cannot be counted");
                 Ok(None)
             }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Whether an exec still runs.
+    pub(super) async fn runs(&self, exec: &str) -> Result<bool, Trouble> {
+        match self
+            .call("look at an exec", self.docker.inspect_exec(exec))
+            .await
+        {
+            Ok(found) => Ok(found.running == Some(true)),
+            // Forgotten with a restart of its container.
+            Err(Trouble::Missing(_) | Trouble::Conflict(_)) => Ok(false),
             Err(trouble) => Err(trouble),
         }
     }

@@ -7,6 +7,7 @@
 
 use super::client::{Engine, Trouble};
 use super::container::{AGENT, NOTES};
+use super::spared::Spared;
 use crate::output::Capture;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
@@ -55,8 +56,10 @@ pub struct Ran {
 
 /// The words around a command. Descriptors 3 and 4 are its streams, so that what the
 /// shell itself says goes into the note: it says something (`Killed`) only of signals.
-/// At the end everything of this user is killed but this shell, at one blow.
-fn around(argv: &[String]) -> Vec<String> {
+/// At the end everything of this user is killed but this shell, at one blow; one by one
+/// where the session of another is spared.
+fn around(argv: &[String], spared: Option<&Spared>) -> Vec<String> {
+    let kill = spared.map_or_else(|| "kill -9 -1".to_owned(), Spared::kill_others);
     // An agent may have made the note unwritable: then nothing is known of signals.
     let script = format!(
         "n={NOTES}/note\n\
@@ -66,7 +69,7 @@ fn around(argv: &[String]) -> Vec<String> {
          code=$?\n\
          exec 2>/dev/null\n\
          if [ \"$code\" -gt 128 ] && ! [ -s $n ]; then echo {EXIT} >$n; fi\n\
-         kill -9 -1\n\
+         {kill}\n\
          exit \"$code\""
     );
     let mut out = vec![
@@ -100,8 +103,13 @@ pub fn is_too_long(argv: &[String], env: &[String]) -> bool {
 }
 
 /// Runs a command of the agent's with the words around it.
-pub async fn command(engine: &Engine, container: &str, order: Order<'_>) -> Result<Ran, Trouble> {
-    let argv = around(&order.argv);
+pub async fn command(
+    engine: &Engine,
+    container: &str,
+    order: Order<'_>,
+    spared: Option<&Spared>,
+) -> Result<Ran, Trouble> {
+    let argv = around(&order.argv, spared);
     run(engine, container, Order { argv, ..order }).await
 }
 
@@ -206,7 +214,7 @@ pub async fn run(engine: &Engine, container: &str, order: Order<'_>) -> Result<R
 
 /// Waits for the exit code, which comes a little after the end of the streams; `None`
 /// at the deadline.
-async fn exit(
+pub(super) async fn exit(
     engine: &Engine,
     id: &str,
     deadline: Instant,
@@ -241,7 +249,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let note = directory.path().join("note");
         let argv: Vec<String> = argv.iter().map(|s| (*s).to_owned()).collect();
-        let words: Vec<String> = around(&argv)
+        let words: Vec<String> = around(&argv, None)
             .into_iter()
             .map(|word| word.replace(&format!("{NOTES}/note"), &note.to_string_lossy()))
             .map(|word| word.replace("kill -9 -1", ":"))

@@ -7,6 +7,7 @@ use super::limit;
 use super::pack::pack;
 use super::quiet::{self, Quiet, Usage};
 use super::settings::Bounds;
+use super::spared::Spared;
 use super::sparse;
 use super::tree::{Node, Tree};
 use crate::failure;
@@ -35,6 +36,9 @@ pub(super) struct Inside {
     /// The engine has removed it.
     pub removed: AtomicBool,
     pub usage: Mutex<Ledger>,
+    /// A shell was started: its jobs may be at work at any time, so that a tree that was
+    /// seen is not what is there.
+    pub has_shell: AtomicBool,
 }
 
 /// The tree as it was seen last; nothing once a command may have changed it.
@@ -98,9 +102,37 @@ impl Inside {
         (space.mib << 20) * 2 + space.inodes * 4096
     }
 
+    /// The tree as it is at one moment, also while a shell's jobs are at work.
+    pub(super) async fn tree_at_rest(&self) -> Result<Tree, Trouble> {
+        let (engine, name) = (&self.engine, &self.container);
+        let reading = engine.download(name, &self.place, MAX_FILE, self.most());
+        match self.at_rest(reading).await? {
+            Some(tree) => Ok(tree),
+            None => sparse::look(engine, name, &self.place, self.most()).await,
+        }
+    }
+
+    /// Nothing inside moves while `work` is done.
+    async fn at_rest<T>(
+        &self,
+        work: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        let (engine, name) = (&self.engine, &self.container);
+        engine
+            .call("pause", engine.docker.pause_container(name))
+            .await?;
+        let done = work.await;
+        engine
+            .call("unpause", engine.docker.unpause_container(name))
+            .await?;
+        done
+    }
+
     /// Looks at the repository, unless nothing can have changed since the last time.
     pub(super) async fn look(&self, seen: &mut Seen) -> Result<(), Trouble> {
-        if seen.is_none() {
+        if self.has_shell.load(Ordering::SeqCst) {
+            *seen = Some(self.tree_at_rest().await?);
+        } else if seen.is_none() {
             *seen = Some(self.tree().await?);
         }
         Ok(())
@@ -160,11 +192,24 @@ impl Inside {
         let new = tree.nodes().filter(|(path, _)| {
             !before.contains(*path) || written.iter().any(|(name, _)| name == path)
         });
-        match self.put(new).await {
-            Ok(()) => {
+        let has_shell = self.has_shell.load(Ordering::SeqCst);
+        let putting = async {
+            if has_shell && let Err(refusal) = self.still_fit(written).await? {
+                return Ok(Err(refusal));
+            }
+            self.put(new).await.map(Ok)
+        };
+        let done = if has_shell {
+            self.at_rest(putting).await
+        } else {
+            putting.await
+        };
+        match done {
+            Ok(Ok(())) => {
                 *seen = Some(tree);
                 Ok(Ok(()))
             }
+            Ok(Err(refusal)) => Ok(Err(refusal)),
             Err(Trouble::Refused(why)) if is_agents(&why) => {
                 let names: Vec<&str> = written.iter().map(|(path, _)| path.as_str()).collect();
                 let reason = why
@@ -177,6 +222,26 @@ impl Inside {
             }
             Err(trouble) => Err(trouble),
         }
+    }
+
+    /// Whether files can be written as planned: the engine follows links, and a job of
+    /// the shell's may have put one there since the plan was made.
+    async fn still_fit(&self, written: &[(String, Node)]) -> Result<Result<(), String>, Trouble> {
+        let found = self
+            .engine
+            .download(&self.container, &self.place, MAX_FILE, self.most())
+            .await?;
+        let Some(tree) = found else {
+            return Ok(Err("the repository holds too large files".to_owned()));
+        };
+        for (path, _) in written {
+            match tree.plan_write(path, &[], None) {
+                Ok((found, _)) if found == *path => {}
+                Ok(_) => return Ok(Err(format!("has changed meanwhile: {path}"))),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Removes files as the agent's user: the engine's archives cannot.
@@ -205,6 +270,7 @@ impl Inside {
         &self,
         request: &Exec,
         seen: &mut Seen,
+        spared: Option<&Spared>,
     ) -> Result<ExecOutcome, Trouble> {
         *seen = None;
         let mut env: Vec<String> = Vec::new();
@@ -223,11 +289,11 @@ impl Inside {
             output_cap: request.output_cap,
         };
         let before = self.total();
-        let ran = exec::command(&self.engine, &self.container, order).await?;
+        let ran = exec::command(&self.engine, &self.container, order, spared).await?;
         let unclear = ran.code.is_none_or(|code| code > 128);
         let mut usage = guard(&self.usage).now;
         let (engine, name) = (&self.engine, &self.container);
-        let left = quiet::quiet(engine, name, unclear, &mut usage).await;
+        let left = quiet::quiet(engine, name, unclear, spared, &mut usage).await;
         guard(&self.usage).now = usage;
         let note = match left? {
             Quiet::Yes(note) => {
@@ -250,6 +316,17 @@ impl Inside {
         })
     }
 
+    /// Ends whatever is there, with the container where it has to be.
+    pub(super) async fn clear(&self) -> Result<(), Trouble> {
+        let mut usage = guard(&self.usage).now;
+        let left = quiet::quiet(&self.engine, &self.container, true, None, &mut usage).await;
+        guard(&self.usage).now = usage;
+        if left? == Quiet::No {
+            self.begin_again().await?;
+        }
+        Ok(())
+    }
+
     /// What was used since it was opened, as far as it was counted.
     pub(super) fn total(&self) -> Usage {
         let ledger = guard(&self.usage);
@@ -266,15 +343,7 @@ impl Inside {
             "a command cannot be ended: its container is restarted"
         );
         self.count().await;
-        // Nothing moves while the tree is read.
-        engine
-            .call("pause", engine.docker.pause_container(name))
-            .await?;
-        let tree = self.tree().await;
-        engine
-            .call("unpause", engine.docker.unpause_container(name))
-            .await?;
-        let tree = tree?;
+        let tree = self.tree_at_rest().await?;
         let kill = KillContainerOptionsBuilder::default()
             .signal("KILL")
             .build();

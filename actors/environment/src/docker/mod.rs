@@ -9,6 +9,8 @@
 //!   - `inside`: what is done in a running container
 //!   - [`exec`]: one command; [`quiet`]: that nothing of it goes on, and what it used;
 //!     [`limit`]: which limit struck
+//!   - `terminal`: the shell that lives on beside commands; `spared`: what is not killed
+//!     with them
 //!   - [`tree`]: the repository as it was seen last; [`archive`], [`pack`]: in and
 //!     out; [`sparse`]: trees that claim to be larger than they can be
 //!   - [`plan`]: what a patch changes
@@ -33,7 +35,9 @@ pub mod quiet;
 pub mod reap;
 pub mod sandbox;
 pub mod settings;
+mod spared;
 pub mod sparse;
+mod terminal;
 pub mod tree;
 
 pub use client::Engine;

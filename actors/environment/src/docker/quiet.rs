@@ -2,12 +2,14 @@
 //! nothing inside can forge it), and what a container used.
 
 use super::client::{Engine, Trouble};
-use super::container::IDLE_PROCESSES;
 use super::exec::{self, KILL};
+use super::spared::Spared;
 use std::time::Duration;
 
 /// How often the kill is tried before the container itself is ended.
 const KILLS: usize = 3;
+/// Tries before those, in which a shell is spared.
+const SPARING: usize = 3;
 /// Pauses before a container that should be quiet is looked at again: the dead are
 /// counted until they are reaped.
 const LOOKS: [u64; 6] = [0, 2, 5, 10, 20, 40];
@@ -127,7 +129,8 @@ pub enum Quiet {
 }
 
 /// Ends what a command left. `kill` says that there is something for certain, or that
-/// the note is wanted.
+/// the note is wanted. The session of a shell is left alone while the shell lives, and
+/// as long as all else can be ended without it.
 ///
 /// # Errors
 /// The engine's.
@@ -135,12 +138,19 @@ pub async fn quiet(
     engine: &Engine,
     container: &str,
     kill: bool,
+    spared: Option<&Spared>,
     usage: &mut Usage,
 ) -> Result<Quiet, Trouble> {
     let mut note = None;
-    for round in 0..=KILLS {
+    let mut spared = spared;
+    let sparing = if spared.is_some() { SPARING } else { 0 };
+    for round in 0..=KILLS + sparing {
+        if round > sparing && spared.take().is_some() {
+            tracing::warn!(container, "a command cannot be ended beside the shell");
+        }
         if round > 0 || kill {
-            match exec::script(engine, container, KILL).await {
+            let words = spared.map_or_else(|| KILL.to_owned(), Spared::kill_and_tell);
+            match exec::script(engine, container, &words).await {
                 Ok(ran) if ran.code == Some(0) => {
                     note.get_or_insert(ran.stdout.text());
                 }
@@ -151,14 +161,20 @@ pub async fn quiet(
         }
         for pause in LOOKS {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let count = engine.processes(container).await?;
-            usage.processes = usage.processes.max(count.unwrap_or(0));
+            let count = engine.processes(container, spared).await?;
+            usage.processes = usage.processes.max(count.map_or(0, |count| count.all));
             match count {
-                Some(1..=IDLE_PROCESSES) => return Ok(Quiet::Yes(note)),
-                Some(0) => return Err(Trouble::Conflict("it has ended".to_owned())),
+                Some(count) if count.is_quiet() => match spared {
+                    // The numbers of a shell that is gone may be anybody's.
+                    Some(shell) if !engine.runs(&shell.exec).await? => spared = None,
+                    _ => return Ok(Quiet::Yes(note)),
+                },
+                Some(count) if count.all == 0 => {
+                    return Err(Trouble::Conflict("it has ended".to_owned()));
+                }
                 Some(_) => {}
                 // Nobody counts here: a kill that came to its end has left nobody.
-                None if note.is_some() => return Ok(Quiet::Yes(note)),
+                None if note.is_some() && spared.is_none() => return Ok(Quiet::Yes(note)),
                 None => break,
             }
         }

@@ -9,8 +9,11 @@ use super::owner::Owner;
 use super::plan::plan;
 use super::quiet::Usage;
 use super::settings::Bounds;
+use super::spared::Spared;
+use super::terminal::ContainerTerminal;
 use super::tree::Tree;
 use crate::sandbox::Sandbox;
+use crate::shell::{self, Shell, ShellError, SystemClock, nonce};
 use crate::tree::{Odd, Snapshot};
 use crate::{diff, failure, patch};
 use gametape_schemas::message::{
@@ -18,6 +21,7 @@ use gametape_schemas::message::{
 };
 use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -54,9 +58,18 @@ pub struct DockerSandbox {
     hidden: BTreeSet<String>,
     /// One operation at a time: while the tree is looked at, nothing runs inside.
     turn: Mutex<Seen>,
+    /// Taken within the turn only.
+    shell: Mutex<Option<Spoken>>,
     commands: AtomicU64,
     /// Limits that struck so far, each once.
     limits: Mutex<Vec<ResourceLimit>>,
+}
+
+/// A shell that was spoken to; it may be dead.
+#[derive(Debug)]
+struct Spoken {
+    shell: Shell,
+    spared: Spared,
 }
 
 fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
@@ -101,6 +114,7 @@ impl DockerSandbox {
             closed: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             usage: Mutex::default(),
+            has_shell: AtomicBool::new(false),
             engine: plan.engine,
         };
         let labels = Labels {
@@ -130,6 +144,7 @@ impl DockerSandbox {
             hidden,
             // What was put in is what is there.
             turn: Mutex::new(Some(tree)),
+            shell: Mutex::default(),
             commands: AtomicU64::new(0),
             limits: Mutex::default(),
         })
@@ -148,6 +163,26 @@ impl DockerSandbox {
             let _ = client::wait(self.inside.count());
         }
         self.inside.total()
+    }
+
+    fn start_shell(&self) -> Result<Spoken, Failure> {
+        let inside = &self.inside;
+        let started = client::wait(async {
+            // What a shell left that has died, or did not come up.
+            if inside.has_shell.swap(true, Ordering::SeqCst) {
+                inside.clear().await?;
+            }
+            ContainerTerminal::start(inside).await
+        })?;
+        let terminal = started.map_err(|trouble| match trouble {
+            Trouble::Refused(why) => ShellError::Io(io::Error::other(why)).into(),
+            other => inside.failure(other),
+        })??;
+        let spared = terminal.spared().clone();
+        let nonce = nonce().map_err(ShellError::Io)?;
+        let clock = Box::new(SystemClock::default());
+        let shell = Shell::new(Box::new(terminal), &nonce, clock)?;
+        Ok(Spoken { shell, spared })
     }
 
     /// The turn, with the repository as it is now.
@@ -171,7 +206,8 @@ impl Sandbox for DockerSandbox {
             return Err(failure::gone(&request.sandbox));
         }
         let seen: &mut Seen = &mut held;
-        let ran = client::wait(async { self.inside.run(request, seen).await })?;
+        let shell = guard(&self.shell).as_ref().map(|it| it.spared.clone());
+        let ran = client::wait(async { self.inside.run(request, seen, shell.as_ref()).await })?;
         if self.inside.is_closed() {
             return Err(failure::gone(&request.sandbox));
         }
@@ -275,8 +311,27 @@ impl Sandbox for DockerSandbox {
         )
     }
 
-    fn shell(&self, _: &ShellInput) -> Result<ShellObservation, Failure> {
-        Err(failure::no_shell())
+    fn shell(&self, input: &ShellInput) -> Result<ShellObservation, Failure> {
+        let _turn = guard(&self.turn);
+        if self.inside.is_closed() {
+            return Err(failure::gone(&input.sandbox));
+        }
+        let mut shell = guard(&self.shell);
+        let running = match &mut *shell {
+            Some(running) if !running.shell.is_dead() => running,
+            other => {
+                let started = self.start_shell();
+                if self.inside.is_closed() {
+                    return Err(failure::gone(&input.sandbox));
+                }
+                other.insert(started?)
+            }
+        };
+        let observation = running.shell.run(&shell::Input::from(input));
+        if self.inside.is_closed() {
+            return Err(failure::gone(&input.sandbox));
+        }
+        Ok(observation)
     }
 
     fn close(&self) -> Result<SandboxUsage, Failure> {
@@ -294,6 +349,7 @@ impl Sandbox for DockerSandbox {
         }
         // A command that was under way sees it, and ends.
         let _turn = guard(&self.turn);
+        *guard(&self.shell) = None;
         let used = self.inside.total();
         let mut limits = guard(&self.limits);
         for limit in limit::counted(&used) {

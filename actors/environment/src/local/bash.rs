@@ -3,8 +3,6 @@
 use super::Standing;
 use crate::inside::kill_job;
 use crate::shell::wire::Elsewhere;
-use std::fs::File;
-use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -32,11 +30,4 @@ impl Elsewhere for Bash {
     fn kill(&mut self) {
         kill_job(self.handle.as_fd(), self.job);
     }
-}
-
-/// Random letters and digits.
-pub(super) fn nonce() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

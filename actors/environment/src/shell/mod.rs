@@ -51,7 +51,7 @@ pub use gametape_schemas::message::{
 };
 pub use pipes::PipeTerminal;
 pub use pty::PtyTerminal;
-pub use session::{Shell, ShellError};
+pub use session::{Shell, ShellError, nonce};
 pub use terminal::{Clock, Read, SystemClock, Terminal};
 
 use std::time::Duration;

@@ -5,6 +5,8 @@ use super::terminal::{Clock, Read, Terminal};
 use super::{Input, Limits, Observation, State};
 use gametape_schemas::{Failure, FailureKind};
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::time::Duration;
 
 /// A shell that did not come up. Failures of ours.
@@ -32,6 +34,16 @@ impl From<ShellError> for Failure {
             "the sandbox must hold bash; `gametape doctor` tells which layer of it is missing",
         )
     }
+}
+
+/// Random letters and digits, for one shell.
+///
+/// # Errors
+/// The operating system's.
+pub fn nonce() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A bash and its state, from command to command.

@@ -9,6 +9,7 @@ mod engines;
 mod leaks;
 mod local_leaks;
 mod rooms;
+mod shells;
 mod table;
 mod table_list;
 mod table_scripts;
@@ -25,6 +26,25 @@ fn the_docker_back_end_keeps_the_contract() {
     rooms::docker("the_docker_back_end_keeps_the_contract", |open| {
         checks::contract(open);
         checks::closed_is_gone(open);
+    });
+}
+
+#[test]
+fn a_shell_lives_on_in_local_sandboxes() {
+    rooms::local("a_shell_lives_on_in_local_sandboxes", shells::contract);
+}
+
+#[test]
+fn a_shell_lives_on_in_containers() {
+    rooms::docker("a_shell_lives_on_in_containers", shells::contract);
+}
+
+#[test]
+fn nothing_hides_behind_the_shell_of_a_container() {
+    let test = "nothing_hides_behind_the_shell_of_a_container";
+    rooms::docker(test, |open| {
+        shells::nothing_hides_behind_a_shell(open);
+        shells::keys_that_are_not_read(open);
     });
 }
 
