@@ -110,7 +110,7 @@ pub struct Limits {
     pub model_threads: usize,
     /// Sandboxes at work at once; 0 = all cores.
     pub sandboxes: usize,
-    /// What sandboxes are: `local` (bubblewrap) or `docker` (containers of an Engine).
+    /// What sandboxes are: `local` (namespaces) or `docker` (containers of an Engine).
     // Absent on tapes of earlier versions, like what is made of it below.
     #[serde(default)]
     pub sandbox: Backend,

@@ -79,7 +79,10 @@ impl Ground {
         if let (Layers::Limited, Some(owner)) = (layers, plan.owner) {
             match overlay(plan, owner) {
                 Ok(()) => layers = Layers::Overlay,
-                Err(error) => tracing::debug!(%error, "a sandbox without an overlay"),
+                Err(error) => {
+                    tracing::debug!(%error, "a sandbox without an overlay");
+                    clear(&plan.private);
+                }
             }
         }
         Ok(Self { directory, layers })
@@ -112,6 +115,18 @@ impl Ground {
     }
 }
 
+/// Places of an overlay in the private directory.
+const PLACES: [&str; 4] = ["lower", "upper", "work", "repo"];
+
+/// Takes half an overlay away again: the repository is written there instead.
+fn clear(private: &Path) {
+    // What was not mounted or made is not there.
+    let _ = nix::mount::umount2(&private.join("lower"), nix::mount::MntFlags::MNT_DETACH);
+    for name in PLACES {
+        let _ = std::fs::remove_dir_all(private.join(name));
+    }
+}
+
 fn limit(plan: &Plan) -> io::Result<()> {
     let options = format!("mode=0700,size={},nr_inodes={}", plan.bytes, plan.inodes);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -130,7 +145,7 @@ fn overlay(plan: &Plan, owner: u32) -> io::Result<()> {
     let users = user_namespace(&plan.helper, owner)?;
     // Relative names: a path may hold characters that mean something in the options.
     std::env::set_current_dir(&plan.private)?;
-    for name in ["lower", "upper", "work", "repo"] {
+    for name in PLACES {
         std::fs::DirBuilder::new().mode(0o755).create(name)?;
     }
     lchown("upper", Some(owner), Some(owner))?;
@@ -219,5 +234,41 @@ impl Drop for Seat {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::warden::Warden;
+
+    #[test]
+    fn where_ids_cannot_be_mapped_nothing_of_an_overlay_is_left() {
+        let test = "where_ids_cannot_be_mapped_nothing_of_an_overlay_is_left";
+        let exe = std::env::current_exe().unwrap();
+        let Some(helper) = crate::helper_beside(&exe) else {
+            eprintln!("SKIPPED: {test}: no helper");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let plan = Plan {
+            private: dir.path().join("private"),
+            // A file system that cannot.
+            tree: "/proc".into(),
+            owner: nix::unistd::geteuid().is_root().then_some(65_534),
+            helper,
+            bytes: 1 << 20,
+            inodes: 100,
+        };
+        let warden = Warden::start(6).unwrap();
+        let ground = warden.run(move || Ground::lay(&plan)).unwrap().unwrap();
+        assert_ne!(ground.layers(), Layers::Overlay);
+        if ground.layers() == Layers::Plain {
+            eprintln!("SKIPPED: {test}: nothing can be mounted here");
+        }
+        for name in PLACES {
+            assert!(!ground.path(name).exists(), "{name}");
+        }
+        std::fs::create_dir(ground.path("repo")).unwrap();
     }
 }
