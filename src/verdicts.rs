@@ -92,6 +92,7 @@ mod tests {
             attempt: AttemptId::new(name),
             cache_key: Digest(key.to_owned()),
             cached,
+            rules: "strict/2".to_owned(),
             verdict: verdict(name),
         };
         NewEvent::named(StreamId::new("attempt/a"), name, Event::Graded(body))
@@ -114,6 +115,7 @@ mod tests {
             entity: "f".to_owned(),
             origin: "func_pm_op_change".to_owned(),
             split: Split::Train,
+            execution: None,
         }
     }
 
@@ -136,7 +138,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new());
         let tape = TapeHandle::over(store, TapeOptions::new(Arc::new(|| 1))).unwrap();
-        let registered = TaskRegistered { task: task("a") };
+        let registered = TaskRegistered::forged(task("a"));
         let events = vec![
             of_task("a", "registered", Event::TaskRegistered(registered)),
             validated("unknown"),

@@ -106,6 +106,7 @@ impl Rig {
             entity: "identity".into(),
             origin: "test".into(),
             split: Split::Train,
+            execution: None,
         }
     }
 

@@ -203,6 +203,9 @@ impl Handler<GradePatch> for World {
         Ok(Grade {
             cache_key: Digest::of_bytes(b""),
             cached: false,
+            rules: gametape_grader::RULES.to_owned(),
+            ran: None,
+            findings: Vec::new(),
             verdict: Verdict {
                 outcome: if bad.is_empty() {
                     VerdictOutcome::Resolved
@@ -251,6 +254,9 @@ fn environment() -> EnvironmentRecipe {
         tests: vec!["tests".to_owned()],
         skip_tests: Vec::new(),
         layout: 1,
+        python: None,
+        source: None,
+        setup: Vec::new(),
     }
 }
 

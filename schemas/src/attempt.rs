@@ -14,6 +14,11 @@ pub enum PolicyRef {
         /// Its weights.
         checkpoint: CheckpointId,
     },
+    /// Something outside: predictions or trajectories that were imported.
+    Outside {
+        /// As its makers call it (`model_name_or_path`).
+        name: String,
+    },
 }
 
 impl PolicyRef {

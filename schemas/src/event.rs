@@ -7,10 +7,11 @@
 use crate::attempt::{AttemptEnd, AttemptKey, Step};
 use crate::divergence::Divergence;
 use crate::failure::Failure;
+use crate::finding::Finding;
 use crate::ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, StreamId, TaskId};
-use crate::task::Task;
+use crate::task::{EnvironmentRecipe, Task};
 use crate::usage::SandboxUsage;
-use crate::verdict::Verdict;
+use crate::verdict::{TestReport, Verdict, VerdictOutcome};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -88,11 +89,13 @@ events! {
     /// An environment is ready on this machine.
     EnvironmentProvisioned(EnvironmentProvisioned) = 1,
     /// A task exists.
-    TaskRegistered(TaskRegistered) = 1,
+    TaskRegistered(TaskRegistered) = 2,
     /// Gold resolves it, the empty patch does not, repeats agree.
     TaskValidated(TaskValidated) = 1,
     /// It is not fit for use.
     TaskQuarantined(TaskQuarantined) = 1,
+    /// Its gold and its empty patch were graded several times: the evidence.
+    TaskChecked(TaskChecked) = 1,
     /// All tasks of a forge recipe for one package have been made.
     ForgeFinished(ForgeFinished) = 1,
     /// An attempt is to be made.
@@ -105,8 +108,14 @@ events! {
     StepTaken(StepTaken) = 1,
     /// The attempt ended and left this patch.
     PatchSubmitted(PatchSubmitted) = 1,
+    /// The hidden tests ran: what they said, word for word.
+    TestsRan(TestsRan) = 1,
     /// The hidden tests spoke.
-    Graded(Graded) = 1,
+    Graded(Graded) = 2,
+    /// What the hidden tests had said was read again, by other rules.
+    Regraded(Regraded) = 1,
+    /// A trajectory and its patch were looked at for cheating.
+    ConductExamined(ConductExamined) = 1,
     /// A verifier gave its probability that the hidden tests pass.
     VerifierScored(VerifierScored) = 1,
     /// The recorded steps were carried out again, and agreed.
@@ -233,6 +242,28 @@ pub struct EnvironmentProvisioned {
 pub struct TaskRegistered {
     /// The task, whole.
     pub task: Task,
+    /// Where it was imported from; `None` for one that was forged on this tape.
+    pub imported: Option<Imported>,
+}
+
+impl TaskRegistered {
+    /// A task that was made on this tape.
+    pub fn forged(task: Task) -> Self {
+        let imported = None;
+        Self { task, imported }
+    }
+}
+
+/// What a task was imported from.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Imported {
+    /// Name of the format (`swe-bench`, `swe-gym`, `swe-smith`, `r2e-gym`, `swe-rebench`,
+    /// `harbor`, `gametape`).
+    pub format: String,
+    /// The row as it was, as JSON text, with fields that are not ours.
+    pub row_json: String,
+    /// What makes its environment; `None` if the row does not say.
+    pub recipe: Option<EnvironmentRecipe>,
 }
 
 /// Body of [`Event::TaskValidated`].
@@ -258,6 +289,32 @@ pub struct TaskQuarantined {
     pub reason: String,
     /// Evidence.
     pub detail: String,
+}
+
+/// Body of [`Event::TaskChecked`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TaskChecked {
+    /// Which task.
+    pub task: TaskId,
+    /// Rules of the grader.
+    pub rules: String,
+    /// Every run, in order.
+    pub runs: Vec<CheckRun>,
+    /// Expected tests that did not say the same in every run of the same patch.
+    pub flaky: Vec<String>,
+    /// Expected tests whose failure speaks of the network.
+    pub network: Vec<String>,
+    /// Expected tests that were dropped from the task, by the rule that drops.
+    pub dropped: Vec<String>,
+}
+
+/// One run of a check.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CheckRun {
+    /// Whether it was the gold patch, or the empty one.
+    pub gold: bool,
+    /// What came of it; `Err` for a failure of ours.
+    pub verdict: Result<Verdict, Failure>,
 }
 
 /// Body of [`Event::ForgeFinished`].
@@ -322,6 +379,47 @@ pub struct PatchSubmitted {
     pub end: AttemptEnd,
 }
 
+/// Body of [`Event::TestsRan`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TestsRan {
+    /// Which task.
+    pub task: TaskId,
+    /// For which attempt it ran first.
+    pub attempt: AttemptId,
+    /// Digest of (task, patch, environment, rules).
+    pub cache_key: Digest,
+    /// What was read out of it.
+    pub report: TestReport,
+    /// The runner's output, as far as it was kept.
+    pub log: String,
+}
+
+/// Body of [`Event::Regraded`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Regraded {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Key of the run that was read again.
+    pub cache_key: Digest,
+    /// The rules.
+    pub rules: String,
+    /// The verdict by these rules: it counts from here on.
+    pub verdict: Verdict,
+    /// What it was before.
+    pub before: VerdictOutcome,
+}
+
+/// Body of [`Event::ConductExamined`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ConductExamined {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Version of the detectors (`conduct/1`).
+    pub detectors: String,
+    /// What was found; empty when nothing was.
+    pub findings: Vec<Finding>,
+}
+
 /// Body of [`Event::Graded`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Graded {
@@ -331,6 +429,8 @@ pub struct Graded {
     pub cache_key: Digest,
     /// Whether the verdict was taken from an earlier run of the same key.
     pub cached: bool,
+    /// The rules that decided (`strict/3`); `unrecorded` on tapes of earlier versions.
+    pub rules: String,
     /// The verdict.
     pub verdict: Verdict,
 }

@@ -12,6 +12,7 @@
 //! - [`attempt`]: one try of a policy at a task, and the steps it took
 //! - [`usage`]: what a sandbox used, and which limits struck
 //! - [`verdict`]: what the hidden tests said
+//! - [`finding`]: what looks like cheating
 //! - [`divergence`]: where a replay and its record part
 //! - [`event`]: what is written on the tape, and its envelope
 //! - [`codec`]: events to bytes and back, with versions
@@ -33,6 +34,7 @@ pub mod deadline;
 pub mod divergence;
 pub mod event;
 pub mod failure;
+pub mod finding;
 pub mod formats;
 pub mod ids;
 pub mod message;
@@ -51,8 +53,11 @@ pub use deadline::Deadline;
 pub use divergence::{Diverged, Divergence};
 pub use event::{Event, NewEvent, Record};
 pub use failure::{Failure, FailureKind};
+pub use finding::{Finding, FindingKind, Severity};
 pub use ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, SandboxId, StreamId, TaskId};
-pub use task::{EnvironmentRecipe, PinnedPackage, Split, Task};
+pub use task::{
+    EnvironmentRecipe, Execution, Expectation, PinnedPackage, RepositorySource, Runner, Split, Task,
+};
 pub use trajectory::Trajectory;
 pub use usage::{ResourceLimit, SandboxUsage};
 pub use verdict::{TestStatus, Verdict, VerdictOutcome};

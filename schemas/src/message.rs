@@ -7,6 +7,7 @@ use crate::attempt::{AttemptEnd, AttemptKey, Completion, Sampling, Step};
 use crate::dataset::{ChatMessage, DatasetRow};
 use crate::event::{NewEvent, Record, TrainingProgressed, VerifierScored};
 use crate::failure::Failure;
+use crate::finding::Finding;
 use crate::ids::{AttemptId, CheckpointId, Digest, EnvironmentId, SandboxId, StreamId};
 use crate::task::{EnvironmentRecipe, Task};
 use crate::trajectory::Trajectory;
@@ -116,6 +117,22 @@ pub struct OpenSandbox {
     pub patches: Vec<String>,
     /// Files removed after the patches, before anything runs; not part of any diff.
     pub hidden_paths: Vec<String>,
+    /// What git finds in the repository.
+    pub history: History,
+}
+
+/// What git finds in the repository of a sandbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum History {
+    /// Nothing: it is no git repository.
+    #[default]
+    None,
+    /// One root commit that holds the base state, and no other object.
+    Root,
+    /// What the image has. For the grader's scripts alone, which ask for commits by name:
+    /// no agent ever sees it.
+    AsIs,
 }
 
 /// Run a command in a sandbox and wait for its end or for a limit.
@@ -264,6 +281,21 @@ pub struct Grade {
     pub cached: bool,
     /// The verdict.
     pub verdict: Verdict,
+    /// The rules that decided.
+    pub rules: String,
+    /// What ran, if something did now (not when cached, not for an empty patch).
+    pub ran: Option<RanTests>,
+    /// What the run showed of cheating.
+    pub findings: Vec<Finding>,
+}
+
+/// A run of hidden tests, for the tape.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RanTests {
+    /// What was read out of it.
+    pub report: TestReport,
+    /// The runner's output, as far as it was kept.
+    pub log: String,
 }
 
 /// Run tests of an environment after applying patches; used by the forge.

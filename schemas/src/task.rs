@@ -1,7 +1,9 @@
 //! Tasks and the environments they live in.
 
 use crate::ids::{Digest, EnvironmentId, TaskId};
+use crate::verdict::TestStatus;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A package from the Python package index, pinned by the hash of its source archive.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,9 +40,65 @@ pub struct EnvironmentRecipe {
     /// Raised when the layout of provisioned directories changes.
     #[serde(default)]
     pub layout: u32,
+    /// Which Python it must be, as a version or the beginning of one (`3.11`); `None` for
+    /// the machine's own.
+    // Like what follows, left out of the id where it is not given: ids of recipes that
+    // were made before these fields stay what they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
+    /// Where the repository comes from; `None` for the package's source archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RepositorySource>,
+    /// Shell commands run in the repository once, when the environment is made, with the
+    /// network on; each must end with exit code 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<String>,
+}
+
+/// Where the repository of an environment comes from, if it is not a package's archive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "from")]
+pub enum RepositorySource {
+    /// A commit of a git repository. Nothing else of its history is taken.
+    Git {
+        /// What `git fetch` takes: a URL or a path.
+        url: String,
+        /// The full object name of the commit.
+        commit: String,
+    },
+    /// A container image that holds repository and tools (the docker back end alone).
+    Image {
+        /// A name, or a name with a digest.
+        reference: String,
+        /// Where the repository is inside, such as `/testbed`.
+        directory: String,
+    },
 }
 
 impl EnvironmentRecipe {
+    /// The environment of a container image.
+    pub fn of_image(repo: &str, version: &str, reference: &str, directory: &str) -> Self {
+        Self {
+            package: PinnedPackage {
+                name: repo.to_owned(),
+                version: version.to_owned(),
+                sha256: String::new(),
+            },
+            requirements: Vec::new(),
+            source_root: ".".to_owned(),
+            code: Vec::new(),
+            tests: Vec::new(),
+            skip_tests: Vec::new(),
+            layout: 0,
+            python: None,
+            source: Some(RepositorySource::Image {
+                reference: reference.to_owned(),
+                directory: directory.to_owned(),
+            }),
+            setup: Vec::new(),
+        }
+    }
+
     /// The id of the environment that this recipe makes.
     pub fn id(&self) -> EnvironmentId {
         // A struct of strings and numbers always has a JSON form.
@@ -102,4 +160,78 @@ pub struct Task {
     pub origin: String,
     /// Which side of the experiment.
     pub split: Split,
+    /// How the hidden tests run and are read; `None` for pytest on `test_files`, read by
+    /// the grader's own means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Box<Execution>>,
+}
+
+/// How the hidden tests of an imported task run, and how what they say is read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Execution {
+    /// Unified diff that brings the hidden tests (SWE-bench's `test_patch`); empty if
+    /// they lie in the environment. Files that it touches are first put back to the base
+    /// state, whatever the graded patch did to them.
+    #[serde(default)]
+    pub test_patch: String,
+    /// What runs them.
+    pub runner: Runner,
+    /// What is expected of them.
+    #[serde(default)]
+    pub expectation: Expectation,
+    /// Wall-clock limit in seconds; `None` for the grader's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+}
+
+/// What runs the hidden tests.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by")]
+pub enum Runner {
+    /// The environment's pytest on the task's `test_files`, with these arguments beside
+    /// the grader's own.
+    Pytest {
+        /// Arguments.
+        #[serde(default)]
+        arguments: Vec<String>,
+    },
+    /// A command in the repository; its output is read by a named parser.
+    Command {
+        /// A line for `bash -c`.
+        command: String,
+        /// A parser of the SWE-bench family, such as `parse_log_pytest`.
+        log_parser: String,
+    },
+    /// A whole SWE-bench `eval_script`: it resets the test files, applies the test patch
+    /// and prints its own markers.
+    Script {
+        /// Its text, for bash.
+        script: String,
+        /// As above.
+        log_parser: String,
+    },
+    /// Harbor's way: `test.sh` among these files, uploaded to `/tests`, writes
+    /// `/logs/verifier/reward.txt` or `reward.json`.
+    Reward {
+        /// Content by path below `/tests`.
+        files: BTreeMap<String, String>,
+        /// The least reward that resolves.
+        threshold_milli: u32,
+    },
+}
+
+/// What is expected of the hidden tests.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "of")]
+pub enum Expectation {
+    /// Both lists of the task pass; what is absent has failed.
+    #[default]
+    Lists,
+    /// The same, but the log names failures only: what is absent has passed.
+    FailuresOnly,
+    /// R2E-Gym: exactly these tests with exactly these statuses.
+    Statuses {
+        /// Status by test.
+        statuses: BTreeMap<String, TestStatus>,
+    },
 }

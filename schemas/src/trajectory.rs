@@ -3,6 +3,7 @@
 use crate::attempt::{AttemptEnd, AttemptKey, Step};
 use crate::event::{Event, Record};
 use crate::failure::Failure;
+use crate::finding::Finding;
 use crate::ids::{AttemptId, CheckpointId, TaskId};
 use crate::task::Task;
 use crate::verdict::Verdict;
@@ -23,6 +24,8 @@ pub struct Trajectory {
     pub end: Option<AttemptEnd>,
     /// Its verdict, if it was graded. The newest wins: re-grading adds, never edits.
     pub verdict: Option<Verdict>,
+    /// What was found when its conduct was examined last.
+    pub findings: Vec<Finding>,
     /// Scores by verifier.
     pub scores: BTreeMap<CheckpointId, f64>,
     /// How often its recorded steps were carried out again, and agreed.
@@ -111,6 +114,7 @@ impl Ledger {
                     steps: Vec::new(),
                     end: None,
                     verdict: None,
+                    findings: Vec::new(),
                     scores: BTreeMap::new(),
                     replays: 0,
                     abandoned: false,
@@ -136,6 +140,17 @@ impl Ledger {
                 if let Some(attempt) = self.get_mut(&body.attempt) {
                     attempt.verdict = Some(body.verdict.clone());
                     attempt.events.push(record.event_id.clone());
+                }
+            }
+            Event::Regraded(body) => {
+                if let Some(attempt) = self.get_mut(&body.attempt) {
+                    attempt.verdict = Some(body.verdict.clone());
+                    attempt.events.push(record.event_id.clone());
+                }
+            }
+            Event::ConductExamined(body) => {
+                if let Some(attempt) = self.get_mut(&body.attempt) {
+                    attempt.findings = body.findings.clone();
                 }
             }
             Event::VerifierScored(body) => {

@@ -12,8 +12,10 @@
 
 use crate::codec::CodecError;
 use crate::divergence::{Diverged, Divergence, first_difference};
-use crate::event::{ActorDied, AttemptAbandoned, DeathCause};
-use crate::ids::AttemptId;
+use crate::event::{ActorDied, AttemptAbandoned, DeathCause, Graded, TaskRegistered};
+use crate::ids::{AttemptId, Digest};
+use crate::task::Task;
+use crate::verdict::Verdict;
 use serde::Deserialize;
 
 /// Takes a body of one version and gives it in the next.
@@ -24,6 +26,8 @@ pub(crate) fn step(kind: &str, from: u16) -> Option<Upcaster> {
     match (kind, from) {
         ("ActorDied", 1) => Some(actor_died_1),
         ("AttemptAbandoned", 1) => Some(attempt_abandoned_1),
+        ("Graded", 1) => Some(graded_1),
+        ("TaskRegistered", 1) => Some(task_registered_1),
         _ => None,
     }
 }
@@ -85,6 +89,40 @@ fn actor_died_1(body: &[u8]) -> Result<Vec<u8>, CodecError> {
         cause,
         deaths: old.deaths,
     })?)
+}
+
+/// Version 1 of [`Graded`].
+#[derive(Deserialize)]
+struct GradedV1 {
+    attempt: AttemptId,
+    cache_key: Digest,
+    cached: bool,
+    verdict: Verdict,
+}
+
+/// Version 2 says whose rules decided.
+fn graded_1(body: &[u8]) -> Result<Vec<u8>, CodecError> {
+    let old: GradedV1 = rmp_serde::from_slice(body)?;
+    Ok(rmp_serde::to_vec_named(&Graded {
+        attempt: old.attempt,
+        cache_key: old.cache_key,
+        cached: old.cached,
+        rules: "unrecorded".to_owned(),
+        verdict: old.verdict,
+    })?)
+}
+
+/// Version 1 of [`TaskRegistered`].
+#[derive(Deserialize)]
+struct TaskRegisteredV1 {
+    task: Task,
+}
+
+/// Version 2 has imported tasks; before it all were forged, and none said how its tests
+/// run.
+fn task_registered_1(body: &[u8]) -> Result<Vec<u8>, CodecError> {
+    let old: TaskRegisteredV1 = rmp_serde::from_slice(body)?;
+    Ok(rmp_serde::to_vec_named(&TaskRegistered::forged(old.task))?)
 }
 
 #[cfg(test)]

@@ -78,6 +78,9 @@ pub struct TestReport {
     pub failures: BTreeMap<String, String>,
     /// Wall time, milliseconds.
     pub wall_ms: u64,
+    /// Milliseconds by test id, where the runner tells.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub durations_ms: BTreeMap<String, f64>,
     /// Last lines of the raw output, capped: for people and for failure reports.
     pub tail: String,
 }

@@ -336,6 +336,7 @@ impl Forge<'_> {
             entity: candidate.entity.clone(),
             origin: candidate.modifier.to_owned(),
             split: candidate.split,
+            execution: None,
         }
     }
 

@@ -130,6 +130,9 @@ mod tests {
             tests: vec!["tests".to_owned()],
             skip_tests: Vec::new(),
             layout: 1,
+            python: None,
+            source: None,
+            setup: Vec::new(),
         };
         let there = Provisioned {
             environment: EnvironmentId::new("e"),

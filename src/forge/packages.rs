@@ -97,6 +97,9 @@ pub fn parse_pins(text: &str) -> Result<Vec<EnvironmentRecipe>, Failure> {
                 tests: pin.tests,
                 skip_tests: pin.skip_tests,
                 layout: 1,
+                python: None,
+                source: None,
+                setup: Vec::new(),
             })
         })
         .collect()

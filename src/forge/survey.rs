@@ -267,6 +267,7 @@ async fn run_driver(
         label: format!("forge/{package}/{purpose}"),
         patches: Vec::new(),
         hidden_paths: Vec::new(),
+        history: gametape_schemas::message::History::None,
     };
     let sandbox = ask(&deps.open, open, Duration::from_secs(120)).await?;
     let exec = Exec {
@@ -427,6 +428,9 @@ mod tests {
             tests: vec!["box/tests".to_owned(), "more/check.py".to_owned()],
             skip_tests: vec!["box/tests/test_net.py".to_owned()],
             layout: 1,
+            python: None,
+            source: None,
+            setup: Vec::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()

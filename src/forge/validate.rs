@@ -26,7 +26,7 @@ impl Gate<'_> {
     /// second, and must agree with it test by test.
     pub(crate) async fn judge(&self, task: &Task) -> Result<Result<(), Drop>, Failure> {
         let stream = StreamId::task(&task.id);
-        let registered = Event::TaskRegistered(TaskRegistered { task: task.clone() });
+        let registered = Event::TaskRegistered(TaskRegistered::forged(task.clone()));
         self.deps
             .record(vec![NewEvent::named(
                 stream.clone(),

@@ -102,11 +102,12 @@ impl Writer {
             entity: "f".into(),
             origin: origin.into(),
             split,
+            execution: None,
         };
         let stream = StreamId::task(&id);
         self.add(
             stream.clone(),
-            Event::TaskRegistered(TaskRegistered { task }),
+            Event::TaskRegistered(TaskRegistered::forged(task)),
         );
         self.add(
             stream,
@@ -204,6 +205,7 @@ impl Writer {
                 attempt: attempt.clone(),
                 cache_key: Digest::of_bytes(b"key"),
                 cached: false,
+                rules: "strict/2".to_owned(),
                 verdict: verdict(won),
             }),
         );

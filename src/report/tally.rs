@@ -379,13 +379,17 @@ fn phase_of(event: &Event, ledger: &Ledger) -> Option<String> {
         | Event::TaskRegistered(_)
         | Event::TaskValidated(_)
         | Event::TaskQuarantined(_)
+        | Event::TaskChecked(_)
         | Event::ForgeFinished(_) => "forge".to_owned(),
         Event::AttemptScheduled(body) => body.purpose.clone(),
         Event::SandboxOpened(body) => purpose(&body.attempt)?,
         Event::SandboxClosed(body) => purpose(&body.attempt)?,
         Event::StepTaken(body) => purpose(&body.attempt)?,
         Event::PatchSubmitted(body) => purpose(&body.end.attempt)?,
+        Event::TestsRan(body) => purpose(&body.attempt)?,
         Event::Graded(body) => purpose(&body.attempt)?,
+        Event::Regraded(body) => purpose(&body.attempt)?,
+        Event::ConductExamined(body) => purpose(&body.attempt)?,
         Event::AttemptReplayed(body) => purpose(&body.attempt)?,
         Event::AttemptAbandoned(body) => purpose(&body.attempt)?,
         Event::AttemptFailed(body) => purpose(&body.attempt)?,

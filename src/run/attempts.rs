@@ -228,7 +228,8 @@ impl Driver {
         self.append(scheduled).await?;
         let model = match policy {
             Some(PolicyRef::Model { checkpoint }) => Some(self.weights(checkpoint)?),
-            Some(PolicyRef::Oracle) | None => None,
+            // Nothing of ours runs them.
+            Some(PolicyRef::Oracle | PolicyRef::Outside { .. }) | None => None,
         };
         Ok(RunAttempts { model, groups })
     }
@@ -286,6 +287,7 @@ impl Driver {
                     attempt: attempt.clone(),
                     cache_key: grade.cache_key,
                     cached: grade.cached,
+                    rules: grade.rules,
                     verdict: grade.verdict,
                 }),
             )])
@@ -360,6 +362,9 @@ async fn grade_with_retries(
                 return Ok(Grade {
                     cache_key: Digest::of_bytes(b"infrastructure"),
                     cached: false,
+                    rules: gametape_grader::RULES.to_owned(),
+                    ran: None,
+                    findings: Vec::new(),
                     verdict: Verdict {
                         outcome: VerdictOutcome::Infrastructure,
                         reason: failure.to_string(),

@@ -19,6 +19,7 @@ pub fn seconds_by_phase(records: &[Record]) -> BTreeMap<String, f64> {
             Event::TaskRegistered(_)
             | Event::TaskValidated(_)
             | Event::TaskQuarantined(_)
+            | Event::TaskChecked(_)
             | Event::ForgeFinished(_) => "forge".to_owned(),
             Event::EnvironmentProvisioned(_) => "provision".to_owned(),
             Event::AttemptScheduled(body) => body.purpose.clone(),
@@ -29,7 +30,10 @@ pub fn seconds_by_phase(records: &[Record]) -> BTreeMap<String, f64> {
             Event::AttemptReplayed(body) => purpose(&body.attempt).to_owned(),
             Event::AttemptAbandoned(body) => purpose(&body.attempt).to_owned(),
             Event::AttemptFailed(body) => purpose(&body.attempt).to_owned(),
+            Event::TestsRan(body) => format!("grade {}", purpose(&body.attempt)),
             Event::Graded(body) => format!("grade {}", purpose(&body.attempt)),
+            Event::Regraded(body) => format!("grade {}", purpose(&body.attempt)),
+            Event::ConductExamined(body) => format!("grade {}", purpose(&body.attempt)),
             Event::VerifierScored(_) => "score".to_owned(),
             Event::DatasetBuilt(_) => "datasets".to_owned(),
             Event::TrainingStarted(body) => format!("train {}", body.name),

@@ -271,6 +271,7 @@ impl Group {
                 label: format!("attempt/{}", live.plan.attempt),
                 patches: vec![live.task.bug_patch.clone()],
                 hidden_paths: live.task.hidden_paths.clone(),
+                history: History::None,
             },
         )
         .await?;

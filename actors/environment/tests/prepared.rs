@@ -55,6 +55,9 @@ fn subject(cache: &Path, name: &str, more: &[(&str, &[u8])]) -> EnvironmentRecip
         tests: vec!["tests".into()],
         skip_tests: vec![],
         layout: 0,
+        python: None,
+        source: None,
+        setup: Vec::new(),
     }
 }
 

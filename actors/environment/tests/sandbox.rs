@@ -173,6 +173,7 @@ async fn only_the_agents_change_is_in_the_diff() {
             label: "diff".into(),
             patches: vec![bug],
             hidden_paths: vec!["toolz/tests/test_dicttoolz.py".into()],
+            history: History::None,
         })
         .await
         .unwrap()

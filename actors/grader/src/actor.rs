@@ -163,6 +163,7 @@ impl Inner {
             label: "grade".to_owned(),
             patches,
             hidden_paths: vec![],
+            history: History::None,
         };
         let sandbox = ask(&self.rooms.open, open).await?;
         let outcome = self.run_in(&sandbox, patch, test_files, timeout_ms).await;
@@ -222,6 +223,7 @@ impl Inner {
             timed_out: outcome.timed_out,
             complete,
             wall_ms: outcome.wall_ms,
+            durations_ms: Default::default(),
             tail: tail(output, &outcome.stderr),
         };
         Ok(Ok(Run {
@@ -331,6 +333,9 @@ impl Handler<GradePatch> for GraderActor {
                     cache_key: key,
                     cached: false,
                     verdict,
+                    rules: RULES.to_owned(),
+                    ran: None,
+                    findings: Vec::new(),
                 });
             }
             let cell = {
@@ -349,6 +354,9 @@ impl Handler<GradePatch> for GraderActor {
                 cache_key: key,
                 cached,
                 verdict,
+                rules: RULES.to_owned(),
+                ran: None,
+                findings: Vec::new(),
             })
         })
     }

@@ -121,6 +121,7 @@ pub(crate) mod tests {
             entity: String::new(),
             origin: String::new(),
             split: Split::Train,
+            execution: None,
         }
     }
 

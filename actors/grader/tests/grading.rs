@@ -136,6 +136,7 @@ fn task() -> Task {
         entity: "f".into(),
         origin: String::new(),
         split: Split::Train,
+        execution: None,
     }
 }
 

@@ -61,6 +61,7 @@ fn task(package: &str, n: usize, split: Split) -> Task {
         entity: String::new(),
         origin: String::new(),
         split,
+        execution: None,
     }
 }
 
@@ -250,7 +251,7 @@ impl World {
                     if state.ledger.tasks.contains_key(&id) || state.quarantined.contains(&id) {
                         continue;
                     }
-                    if self.append(Event::TaskRegistered(TaskRegistered { task })) {
+                    if self.append(Event::TaskRegistered(TaskRegistered::forged(task))) {
                         return true;
                     }
                     let good = n < 3;
@@ -306,6 +307,7 @@ impl World {
                     attempt,
                     cache_key: Digest::of_bytes(b"k"),
                     cached: false,
+                    rules: "strict/2".to_owned(),
                     verdict: verdict(outcome),
                 }))
             }),

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 use gametape_schemas::event::*;
+use gametape_schemas::verdict::TestReport;
 use gametape_schemas::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -54,6 +55,7 @@ fn task() -> Task {
         entity: "groupby".into(),
         origin: "func_pm_remove_cond".into(),
         split: Split::HeldOut,
+        execution: None,
     }
 }
 
@@ -75,6 +77,24 @@ fn step() -> Step {
         exit_code: None,
         tool_ms: 3,
         last: false,
+    }
+}
+
+/// A task that was imported: it says how its tests run.
+fn imported() -> Task {
+    Task {
+        execution: Some(Box::new(Execution {
+            test_patch: "--- a/t.py\n+++ b/t.py\n".into(),
+            runner: Runner::Script {
+                script: "pytest t.py\n".into(),
+                log_parser: "parse_log_pytest".into(),
+            },
+            expectation: Expectation::Statuses {
+                statuses: BTreeMap::from([("t.py::test_a".into(), TestStatus::Xfail)]),
+            },
+            timeout_s: Some(1800),
+        })),
+        ..task()
     }
 }
 
@@ -116,7 +136,19 @@ fn samples() -> Vec<Event> {
             tree: digest(2),
             python: "3.11.7".into(),
         }),
-        Event::TaskRegistered(TaskRegistered { task: task() }),
+        Event::TaskRegistered(TaskRegistered {
+            task: imported(),
+            imported: Some(Imported {
+                format: "swe-bench".into(),
+                row_json: "{\"instance_id\":\"t\"}".into(),
+                recipe: Some(EnvironmentRecipe::of_image(
+                    "a/b",
+                    "1.0",
+                    "image@sha256:0",
+                    "/testbed",
+                )),
+            }),
+        }),
         Event::TaskValidated(TaskValidated {
             task: task_id(),
             repeats: 2,
@@ -127,6 +159,27 @@ fn samples() -> Vec<Event> {
             task: task_id(),
             reason: "flaky".into(),
             detail: "run 2 differs".into(),
+        }),
+        Event::TaskChecked(TaskChecked {
+            task: task_id(),
+            rules: "strict/3".into(),
+            runs: vec![
+                CheckRun {
+                    gold: true,
+                    verdict: Ok(verdict(VerdictOutcome::Resolved)),
+                },
+                CheckRun {
+                    gold: false,
+                    verdict: Err(Failure::new(
+                        FailureKind::Sandbox,
+                        "GT-SANDBOX-DIED",
+                        "gone",
+                    )),
+                },
+            ],
+            flaky: vec!["t.py::test_a".into()],
+            network: vec![],
+            dropped: vec!["t.py::test_a".into()],
         }),
         Event::ForgeFinished(ForgeFinished {
             package: "toolz".into(),
@@ -182,11 +235,46 @@ fn samples() -> Vec<Event> {
                 patch: String::new(),
             },
         }),
+        Event::TestsRan(TestsRan {
+            task: task_id(),
+            attempt: attempt(),
+            cache_key: digest(3),
+            report: TestReport {
+                statuses: BTreeMap::from([("t.py::test_a".into(), TestStatus::Passed)]),
+                exit_code: Some(0),
+                timed_out: false,
+                complete: true,
+                failures: BTreeMap::new(),
+                wall_ms: 250,
+                durations_ms: BTreeMap::from([("t.py::test_a".into(), 1.5)]),
+                tail: "1 passed in 0.01s".into(),
+            },
+            log: "PASSED t.py::test_a\n1 passed in 0.01s\n".into(),
+        }),
         Event::Graded(Graded {
             attempt: attempt(),
             cache_key: digest(3),
             cached: false,
+            rules: "strict/3".into(),
             verdict: verdict(VerdictOutcome::Infrastructure),
+        }),
+        Event::Regraded(Regraded {
+            attempt: attempt(),
+            cache_key: digest(3),
+            rules: "swebench/1".into(),
+            verdict: verdict(VerdictOutcome::Resolved),
+            before: VerdictOutcome::Unresolved,
+        }),
+        Event::ConductExamined(ConductExamined {
+            attempt: attempt(),
+            detectors: "conduct/1".into(),
+            findings: vec![Finding {
+                kind: FindingKind::NetworkTried,
+                severity: Severity::Soft,
+                step: Some(2),
+                path: None,
+                evidence: "curl example.org".into(),
+            }],
         }),
         Event::VerifierScored(VerifierScored {
             attempt: attempt(),
@@ -375,6 +463,20 @@ fn older_samples() -> Vec<(&'static str, Event)> {
                 rules: vec![],
                 rules_version: "none".into(),
             }),
+        ),
+        (
+            "Graded.v1",
+            Event::Graded(Graded {
+                attempt: attempt(),
+                cache_key: digest(3),
+                cached: false,
+                rules: "unrecorded".into(),
+                verdict: verdict(VerdictOutcome::Infrastructure),
+            }),
+        ),
+        (
+            "TaskRegistered.v1",
+            Event::TaskRegistered(TaskRegistered::forged(task())),
         ),
     ]
 }

@@ -143,6 +143,7 @@ fn admit<'a>(
     let wanted = match attempt.key.policy {
         PolicyRef::Oracle => recipe.oracle,
         PolicyRef::Model { .. } => recipe.model,
+        PolicyRef::Outside { .. } => false,
     };
     if !wanted {
         return Err("policy");

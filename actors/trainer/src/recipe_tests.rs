@@ -22,6 +22,7 @@ fn task(id: &str, repo: &str, split: Split) -> Task {
         entity: "f".to_owned(),
         origin: "imported".to_owned(),
         split,
+        execution: None,
     }
 }
 
@@ -82,6 +83,7 @@ fn attempt(
             exit_code: Some(0),
             wall_ms: 1,
         }),
+        findings: Vec::new(),
         scores: BTreeMap::new(),
         replays: 0,
         abandoned: false,

@@ -29,6 +29,7 @@ pub(crate) fn task(repo: &str, id: &str, split: Split) -> Task {
         entity: "add".into(),
         origin: "func_pm_op_change".into(),
         split,
+        execution: None,
     }
 }
 
@@ -108,6 +109,7 @@ pub(crate) fn attempt(
             Some(false) => VerdictOutcome::Unresolved,
             None => VerdictOutcome::Infrastructure,
         })),
+        findings: Vec::new(),
         scores: BTreeMap::new(),
         replays: 0,
         abandoned: false,
@@ -121,7 +123,7 @@ pub(crate) fn attempt(
 pub(crate) fn ledger(tasks: &[Task], attempts: &[Trajectory]) -> Ledger {
     let mut events = Vec::new();
     for task in tasks {
-        events.push(Event::TaskRegistered(TaskRegistered { task: task.clone() }));
+        events.push(Event::TaskRegistered(TaskRegistered::forged(task.clone())));
         events.push(Event::TaskValidated(TaskValidated {
             task: task.id.clone(),
             repeats: 2,
@@ -149,6 +151,7 @@ pub(crate) fn ledger(tasks: &[Task], attempts: &[Trajectory]) -> Ledger {
                 attempt: one.attempt.clone(),
                 cache_key: Digest::of_bytes(b"key"),
                 cached: false,
+                rules: "strict/2".to_owned(),
                 verdict: verdict.clone(),
             }));
         }

@@ -225,6 +225,7 @@ pub fn task() -> Task {
         entity: "f".into(),
         origin: "test".into(),
         split: Split::Train,
+        execution: None,
     }
 }
 

@@ -26,6 +26,9 @@ pub fn recipe() -> EnvironmentRecipe {
         tests: vec!["toolz/tests".into()],
         skip_tests: vec![],
         layout: 0,
+        python: None,
+        source: None,
+        setup: Vec::new(),
     }
 }
 
@@ -70,6 +73,7 @@ pub async fn open(room: &Addr<EnvironmentActor>, env: &Provisioned) -> SandboxId
         label: "test".into(),
         patches: vec![],
         hidden_paths: vec!["toolz/tests/test_itertoolz.py".into()],
+        history: History::None,
     })
     .await
     .unwrap()

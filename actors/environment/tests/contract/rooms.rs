@@ -90,6 +90,9 @@ pub fn prepared_at(directory: &Path) -> Option<Prepared> {
         tests: vec!["tests".into()],
         skip_tests: vec![],
         layout: 0,
+        python: None,
+        source: None,
+        setup: Vec::new(),
     };
     let manifest = Manifest {
         layout: 0,
