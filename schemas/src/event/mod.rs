@@ -7,13 +7,19 @@
 use crate::attempt::{AttemptEnd, AttemptKey, Step};
 use crate::divergence::Divergence;
 use crate::failure::Failure;
-use crate::finding::Finding;
 use crate::ids::{AttemptId, CheckpointId, Digest, EnvironmentId, RunId, StreamId, TaskId};
-use crate::task::{EnvironmentRecipe, Task};
 use crate::usage::SandboxUsage;
-use crate::verdict::{TestReport, Verdict, VerdictOutcome};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+mod grading;
+mod tasks;
+
+pub use grading::{ConductExamined, Graded, Regraded, TestsRan};
+pub use tasks::{
+    CheckRun, EnvironmentProvisioned, ForgeFinished, Imported, TaskChecked, TaskQuarantined,
+    TaskRegistered, TaskValidated,
+};
 
 macro_rules! events {
     ($( $(#[$doc:meta])* $name:ident($body:ty) = $version:literal ),+ $(,)?) => {
@@ -224,114 +230,6 @@ pub struct ActorRestarted {
     pub backoff_ms: u64,
 }
 
-/// Body of [`Event::EnvironmentProvisioned`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct EnvironmentProvisioned {
-    /// Its id.
-    pub environment: EnvironmentId,
-    /// Package name and version.
-    pub package: String,
-    /// Digest of the repository tree (paths, modes and contents).
-    pub tree: Digest,
-    /// Python that it runs, such as `3.11.7`.
-    pub python: String,
-}
-
-/// Body of [`Event::TaskRegistered`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TaskRegistered {
-    /// The task, whole.
-    pub task: Task,
-    /// Where it was imported from; `None` for one that was forged on this tape.
-    pub imported: Option<Imported>,
-}
-
-impl TaskRegistered {
-    /// A task that was made on this tape.
-    pub fn forged(task: Task) -> Self {
-        let imported = None;
-        Self { task, imported }
-    }
-}
-
-/// What a task was imported from.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Imported {
-    /// Name of the format (`swe-bench`, `swe-gym`, `swe-smith`, `r2e-gym`, `swe-rebench`,
-    /// `harbor`, `gametape`).
-    pub format: String,
-    /// The row as it was, as JSON text, with fields that are not ours.
-    pub row_json: String,
-    /// What makes its environment; `None` if the row does not say.
-    pub recipe: Option<EnvironmentRecipe>,
-}
-
-/// Body of [`Event::TaskValidated`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TaskValidated {
-    /// Which task.
-    pub task: TaskId,
-    /// How many runs agreed.
-    pub repeats: u32,
-    /// Verdict on the gold patch.
-    pub gold: Verdict,
-    /// Verdict on the empty patch.
-    pub empty: Verdict,
-}
-
-/// Body of [`Event::TaskQuarantined`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TaskQuarantined {
-    /// Which task.
-    pub task: TaskId,
-    /// Why, in one word: `no_failing_test`, `no_passing_test`, `timeout`,
-    /// `gold_unresolved`, `empty_resolved`, `flaky`.
-    pub reason: String,
-    /// Evidence.
-    pub detail: String,
-}
-
-/// Body of [`Event::TaskChecked`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TaskChecked {
-    /// Which task.
-    pub task: TaskId,
-    /// Rules of the grader.
-    pub rules: String,
-    /// Every run, in order.
-    pub runs: Vec<CheckRun>,
-    /// Expected tests that did not say the same in every run of the same patch.
-    pub flaky: Vec<String>,
-    /// Expected tests whose failure speaks of the network.
-    pub network: Vec<String>,
-    /// Expected tests that were dropped from the task, by the rule that drops.
-    pub dropped: Vec<String>,
-}
-
-/// One run of a check.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct CheckRun {
-    /// Whether it was the gold patch, or the empty one.
-    pub gold: bool,
-    /// What came of it; `Err` for a failure of ours.
-    pub verdict: Result<Verdict, Failure>,
-}
-
-/// Body of [`Event::ForgeFinished`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct ForgeFinished {
-    /// Package name.
-    pub package: String,
-    /// Candidates tried.
-    pub candidates: u32,
-    /// Tasks validated.
-    pub validated: u32,
-    /// Candidates dropped, by reason.
-    pub dropped: BTreeMap<String, u32>,
-    /// Candidates and validated tasks by modifier id.
-    pub modifiers: BTreeMap<String, (u32, u32)>,
-}
-
 /// Body of [`Event::AttemptScheduled`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AttemptScheduled {
@@ -377,62 +275,6 @@ pub struct StepTaken {
 pub struct PatchSubmitted {
     /// The end of the attempt.
     pub end: AttemptEnd,
-}
-
-/// Body of [`Event::TestsRan`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TestsRan {
-    /// Which task.
-    pub task: TaskId,
-    /// For which attempt it ran first.
-    pub attempt: AttemptId,
-    /// Digest of (task, patch, environment, rules).
-    pub cache_key: Digest,
-    /// What was read out of it.
-    pub report: TestReport,
-    /// The runner's output, as far as it was kept.
-    pub log: String,
-}
-
-/// Body of [`Event::Regraded`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Regraded {
-    /// Which attempt.
-    pub attempt: AttemptId,
-    /// Key of the run that was read again.
-    pub cache_key: Digest,
-    /// The rules.
-    pub rules: String,
-    /// The verdict by these rules: it counts from here on.
-    pub verdict: Verdict,
-    /// What it was before.
-    pub before: VerdictOutcome,
-}
-
-/// Body of [`Event::ConductExamined`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct ConductExamined {
-    /// Which attempt.
-    pub attempt: AttemptId,
-    /// Version of the detectors (`conduct/1`).
-    pub detectors: String,
-    /// What was found; empty when nothing was.
-    pub findings: Vec<Finding>,
-}
-
-/// Body of [`Event::Graded`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Graded {
-    /// Which attempt.
-    pub attempt: AttemptId,
-    /// Digest of (task, patch, environment, rules): equal keys share a run.
-    pub cache_key: Digest,
-    /// Whether the verdict was taken from an earlier run of the same key.
-    pub cached: bool,
-    /// The rules that decided (`strict/3`); `unrecorded` on tapes of earlier versions.
-    pub rules: String,
-    /// The verdict.
-    pub verdict: Verdict,
 }
 
 /// Body of [`Event::VerifierScored`].
