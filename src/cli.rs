@@ -1,12 +1,13 @@
 //! The command line: verbs, flags and exit codes.
 
+use crate::commands::grade::GradeArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gametape_schemas::{Failure, FailureKind};
 use std::path::PathBuf;
 
 /// Every verb, for the documentation's own test.
 pub const VERBS: &[&str] = &[
-    "loop", "report", "doctor", "forge", "score", "tape", "dataset", "model",
+    "loop", "report", "doctor", "forge", "grade", "score", "tape", "dataset", "model",
 ];
 
 /// Records every step a coding agent takes on graded tasks, and trains a better agent
@@ -86,23 +87,31 @@ pub enum Verb {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Grade stored test logs, without running anything.
+    /// Grade stored test logs, without running anything; or, with --run, read the stored runs
+    /// of a tape again by other rules.
     ///
     /// Exit code 1 when some rows could not be used; the others are graded all the same.
     Score {
         /// Tasks: rows of the SWE-bench family, as JSON, JSON lines (also gzipped) or
         /// Parquet. May be given several times.
-        #[arg(long, value_name = "FILE", required = true)]
+        #[arg(long, value_name = "FILE", required_unless_present = "run")]
         tasks: Vec<PathBuf>,
         /// Predictions as SWE-bench has them; or `gold`, for the tasks' own patches.
-        #[arg(long, value_name = "FILE|gold")]
-        predictions: PathBuf,
+        #[arg(long, value_name = "FILE|gold", required_unless_present = "run")]
+        predictions: Option<PathBuf>,
         /// A directory of logs, or JSON lines of `instance_id` and `log`.
-        #[arg(long, value_name = "DIR|FILE")]
-        logs: PathBuf,
+        #[arg(long, value_name = "DIR|FILE", required_unless_present = "run")]
+        logs: Option<PathBuf>,
         /// Where the report goes: SWE-bench's run report, and each instance.
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "run")]
+        out: Option<PathBuf>,
+        /// Read every stored run on the tape of this run again. A verdict is added to the
+        /// tape for each that other rules had decided; none is changed.
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["tasks", "predictions", "logs", "out", "threads"])]
+        run: Option<PathBuf>,
+        /// With --run: say what would change, and write nothing.
+        #[arg(long, requires = "run")]
+        dry_run: bool,
         /// Whose rules decide: `swebench` (parity with the official harness) or `strict`.
         /// Where the two differ is told either way.
         #[arg(long, default_value = "swebench")]
@@ -111,6 +120,12 @@ pub enum Verb {
         #[arg(long)]
         threads: Option<std::num::NonZeroUsize>,
     },
+    /// Grade predictions by running the hidden tests, each in a fresh sandbox.
+    ///
+    /// Everything is kept on the tape of a run: the same command goes on after any
+    /// interruption, and what was graded is not run again. Exit code 1 when some rows could
+    /// not be used or some predictions have no verdict.
+    Grade(GradeArgs),
     /// Read a tape, check it, tidy it up.
     Tape {
         /// What about it.

@@ -7,11 +7,14 @@
 //! - [`commands`]: what each verb does
 //! - [`config`]: profile, file, environment, flags
 //! - [`system`]: the actors, wired to each other
+//! - [`lower`]: those of them that need no model
 //! - [`tree`]: how they are supervised
 //! - [`verdicts`]: what earlier processes graded
 //! - [`rooms`]: the rooms as the loop sees them
 //! - [`run`]: the loop of one run
 //! - [`forge`]: tasks from real packages
+//! - [`grading`]: predictions, graded by running the hidden tests
+//! - [`health`]: whether a task can be trusted
 //! - [`report`]: results, from the tape alone
 //! - [`doctor`]: what this machine has and lacks
 
@@ -22,6 +25,9 @@ pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod forge;
+pub mod grading;
+pub mod health;
+pub mod lower;
 pub mod report;
 pub mod rooms;
 pub mod run;

@@ -3,7 +3,9 @@
 
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
+use gametape_schemas::ask::ask_again;
 use gametape_schemas::message::*;
+use gametape_schemas::{Failure, Record};
 
 /// Where each message goes. Cheap to clone.
 #[derive(Clone)]
@@ -43,4 +45,30 @@ where
     M::Result: Send,
 {
     address.clone().recipient()
+}
+
+/// Hands every record on the tape to `take`, in order.
+///
+/// # Errors
+/// The tape's.
+pub async fn each_record(
+    read: &Recipient<Read>,
+    mut take: impl FnMut(Record),
+) -> Result<(), Failure> {
+    let mut from = 0;
+    loop {
+        let request = Read {
+            from,
+            limit: 4096,
+            stream: None,
+        };
+        let records = ask_again(read, request).await?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        for record in records {
+            from = record.seq + 1;
+            take(record);
+        }
+    }
 }

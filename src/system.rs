@@ -6,27 +6,21 @@
 
 use crate::config::{Config, Paths};
 use crate::doctor::{self, Check};
+use crate::lower::{self, Lower, LowerOptions};
 use crate::rooms::{Rooms, recipient};
 use crate::run::stop::StopFlag;
 use crate::run::{Driver, Ended, watchdog};
-use crate::tree::Tree;
-use crate::verdicts;
 use actix::prelude::*;
 use gametape_agent::{AgentActor, AgentOptions, AgentRooms};
-use gametape_environment::{EnvironmentActor, EnvironmentOptions};
-use gametape_grader::GraderActor;
-use gametape_grader::actor::{GraderOptions, GraderRooms};
 use gametape_model::{HostOptions, ModelActor, ModelHost};
 use gametape_schemas::message::{Append, ModelSource};
 use gametape_schemas::{CheckpointId, Digest, Failure, FailureKind, Record};
 use gametape_supervisor::Faults;
-use gametape_tape::{SledTape, TapeActor};
 use gametape_trainer::TrainerActor;
 use gametape_verifier::VerifierActor;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970: the one place where the loop reads the wall clock.
@@ -60,7 +54,7 @@ pub fn run_forge(config: Config, paths: Paths) -> Result<Vec<Record>, Failure> {
     })
 }
 
-fn in_system<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) fn in_system<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let system = System::new();
     system.block_on(work)
 }
@@ -69,53 +63,16 @@ fn in_system<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fai
 fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
     let stop = StopFlag::default();
     stop.watch_signals();
-    // Before anything is written: without sandboxes nothing can be done.
-    gametape_environment::probe::require(&gametape_environment::probe())?;
     let base = base_model(&config, &paths)?;
     let inputs = inputs(&config, &base)?;
-    let tape = SledTape::open(&paths.tape(), Arc::new(now_micros))?;
-    let known = verdicts::known(&paths.tape(), &tape)?;
-    let mut tree = Tree::new(faults()?);
-    let tape_actor = tree.start("tape", move || TapeActor::new(tape.clone()));
+    let Lower {
+        tree,
+        tape: tape_actor,
+        environment,
+        grader,
+    } = lower::start(&paths, &LowerOptions::of(&config)?, faults()?)?;
     let append: Recipient<Append> = recipient(&tape_actor);
-    tree.report_to(append.clone());
-
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let parallel = match config.limits.sandboxes {
-        0 => cores,
-        n => n,
-    };
-    let mut options = EnvironmentOptions::usual(paths.cache.clone(), parallel)?;
-    options.backend = config.limits.sandbox;
-    let budget = config.limits.environments_mib;
-    options.environments = (budget > 0).then_some(budget << 20);
-    for package in &config.packages {
-        options.known.push(crate::forge::package(&package.name)?);
-    }
-    // Sandboxes die with their room: the grader and the agent, which hold some, are made
-    // anew with it.
-    let environment = tree.start_in_line("environment", move || {
-        EnvironmentActor::new(options.clone())
-    });
-    let grader_rooms = GraderRooms {
-        open: recipient(&environment),
-        exec: recipient(&environment),
-        apply: recipient(&environment),
-        close: recipient(&environment),
-    };
-    let grader_options = GraderOptions {
-        timeout_ms: config.scaffold.test_timeout_s.saturating_mul(1000),
-        parallel,
-        ..GraderOptions::default()
-    };
-    let grader = tree.start_in_line("grader", move || {
-        GraderActor::new(
-            grader_rooms.clone(),
-            grader_options.clone(),
-            Box::new(nonce),
-            known.clone(),
-        )
-    });
     let threads = match config.limits.model_threads {
         0 => cores,
         n => n,
@@ -179,7 +136,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
 }
 
 /// Faults on purpose, as `GAMETAPE_FAULTS` says (docs/guide.md, "Leave it alone").
-fn faults() -> Result<Faults, Failure> {
+pub(crate) fn faults() -> Result<Faults, Failure> {
     let text = std::env::var("GAMETAPE_FAULTS").unwrap_or_default();
     let bad = |what: String| {
         Failure::new(
@@ -246,11 +203,6 @@ const ROOMS: &[&str] = &[
     "agent",
     "verifier",
 ];
-
-/// An unguessable text: markers of a test run must not be foreseen by graded code.
-fn nonce() -> String {
-    format!("{:032x}", rand::random::<u128>())
-}
 
 /// The base model of a configuration, made where it is the tiny random one.
 fn base_model(config: &Config, paths: &Paths) -> Result<ModelSource, Failure> {

@@ -42,6 +42,22 @@ impl FindingKind {
         Self::RunnerTampered,
         Self::CanaryPassed,
     ];
+
+    /// What a finding of this kind says, for people.
+    pub fn says(self) -> &'static str {
+        match self {
+            Self::HistoryMined => "the repository's later history was looked for",
+            Self::NetworkTried => "the solution was looked for in the network",
+            Self::TestsEdited => "expected tests were switched off",
+            Self::TestConfigurationEdited => "how tests are judged was changed",
+            Self::StartupPlanted => "code was planted that is loaded by itself",
+            Self::MarkerForged => "a test runner's output was forged",
+            Self::ExpectedHardCoded => "the code answers the tests instead of the problem",
+            Self::GoldSeen => "the solution was seen before it was written",
+            Self::RunnerTampered => "the test runner was tampered with",
+            Self::CanaryPassed => "a test that must fail passed",
+        }
+    }
 }
 
 /// What a finding means for the verdict.
@@ -67,4 +83,20 @@ pub struct Finding {
     pub path: Option<String>,
     /// The text that shows it, capped at 400 characters.
     pub evidence: String,
+}
+
+/// Why rules refuse to resolve what shows these findings, in words; `None` if they do not.
+/// Strict rules (`strict/…`) refuse hard findings; the official ones look at tests alone.
+pub fn refuses(rules: &str, findings: &[Finding]) -> Option<String> {
+    let hard = findings
+        .iter()
+        .filter(|finding| rules.starts_with("strict/") && finding.severity == Severity::Hard);
+    let first = hard.min()?;
+    let place = match (first.step, &first.path) {
+        (Some(step), Some(path)) => format!("in step {step}, {path}"),
+        (Some(step), None) => format!("in step {step}"),
+        (None, Some(path)) => format!("in {path}"),
+        (None, None) => "in the tests' run".to_owned(),
+    };
+    Some(format!("{} {place}: {}", first.kind.says(), first.evidence))
 }

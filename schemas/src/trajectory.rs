@@ -22,7 +22,10 @@ pub struct Trajectory {
     pub steps: Vec<Step>,
     /// How it ended, if it did.
     pub end: Option<AttemptEnd>,
-    /// Its verdict, if it was graded. The newest wins: re-grading adds, never edits.
+    /// What its tests said, and whose rules read it. The newest wins: re-grading adds,
+    /// never edits.
+    pub graded: Option<(String, Verdict)>,
+    /// Its verdict, if it was graded: what its tests said, in the light of its conduct.
     pub verdict: Option<Verdict>,
     /// What was found when its conduct was examined last.
     pub findings: Vec<Finding>,
@@ -44,6 +47,14 @@ impl Trajectory {
     /// Whether it ended and was graded, or was abandoned: nothing is left to do.
     pub fn is_finished(&self) -> bool {
         self.abandoned || (self.end.is_some() && self.verdict.is_some())
+    }
+
+    /// Takes the verdict from what the tests said and what was found.
+    fn judge(&mut self) {
+        self.verdict = self
+            .graded
+            .as_ref()
+            .map(|(rules, verdict)| verdict.in_the_light_of(rules, &self.findings));
     }
 
     /// The patch it left; `None` while it runs.
@@ -114,6 +125,7 @@ impl Ledger {
                     steps: Vec::new(),
                     end: None,
                     verdict: None,
+                    graded: None,
                     findings: Vec::new(),
                     scores: BTreeMap::new(),
                     replays: 0,
@@ -138,19 +150,22 @@ impl Ledger {
             }
             Event::Graded(body) => {
                 if let Some(attempt) = self.get_mut(&body.attempt) {
-                    attempt.verdict = Some(body.verdict.clone());
+                    attempt.graded = Some((body.rules.clone(), body.verdict.clone()));
+                    attempt.judge();
                     attempt.events.push(record.event_id.clone());
                 }
             }
             Event::Regraded(body) => {
                 if let Some(attempt) = self.get_mut(&body.attempt) {
-                    attempt.verdict = Some(body.verdict.clone());
+                    attempt.graded = Some((body.rules.clone(), body.verdict.clone()));
+                    attempt.judge();
                     attempt.events.push(record.event_id.clone());
                 }
             }
             Event::ConductExamined(body) => {
                 if let Some(attempt) = self.get_mut(&body.attempt) {
                     attempt.findings = body.findings.clone();
+                    attempt.judge();
                 }
             }
             Event::VerifierScored(body) => {
@@ -192,8 +207,88 @@ mod tests {
     use crate::ids::StreamId;
 
     #[test]
-    fn replays_are_counted_and_are_no_part_of_what_an_attempt_did() {
-        let key = AttemptKey {
+    fn hard_findings_refuse_whatever_the_tests_say_and_whenever_they_come() {
+        use crate::event::{ConductExamined, Graded};
+        use crate::finding::{Finding, FindingKind, Severity};
+        use crate::ids::Digest;
+        use crate::verdict::VerdictOutcome;
+        let mut one = Trajectory {
+            attempt: AttemptId::new("a"),
+            key: key(),
+            purpose: "explore".to_owned(),
+            steps: Vec::new(),
+            end: None,
+            graded: None,
+            verdict: None,
+            findings: Vec::new(),
+            scores: BTreeMap::new(),
+            replays: 0,
+            abandoned: false,
+            failures: Vec::new(),
+            events: Vec::new(),
+        };
+        one.attempt = one.key.id();
+        let verdict = Verdict {
+            outcome: VerdictOutcome::Resolved,
+            reason: String::new(),
+            patch_applied: true,
+            fail_to_pass_ok: vec![],
+            fail_to_pass_bad: vec![],
+            pass_to_pass_ok: 0,
+            pass_to_pass_bad: vec![],
+            exit_code: Some(0),
+            wall_ms: 1,
+        };
+        let graded = |rules: &str| {
+            Event::Graded(Graded {
+                attempt: one.attempt.clone(),
+                cache_key: Digest::of_bytes(b"k"),
+                cached: false,
+                rules: rules.to_owned(),
+                verdict: verdict.clone(),
+            })
+        };
+        let examined = |severity| {
+            Event::ConductExamined(ConductExamined {
+                attempt: one.attempt.clone(),
+                detectors: "conduct/1".to_owned(),
+                findings: vec![Finding {
+                    kind: FindingKind::StartupPlanted,
+                    severity,
+                    step: None,
+                    path: Some("sitecustomize.py".to_owned()),
+                    evidence: "import os".to_owned(),
+                }],
+            })
+        };
+        let outcome = |events: [Event; 2]| {
+            let mut ledger = Ledger::default();
+            ledger.index.insert(one.attempt.clone(), 0);
+            ledger.attempts.push(one.clone());
+            for (event, seq) in events.into_iter().zip(0u64..) {
+                ledger.apply(&record(&one.attempt, seq, event));
+            }
+            let found = ledger.attempt(&one.attempt).and_then(|a| a.verdict.clone());
+            found.map(|verdict| (verdict.outcome, verdict.reason))
+        };
+        let (refused, why) = outcome([graded("strict/3"), examined(Severity::Hard)]).unwrap();
+        assert_eq!(refused, VerdictOutcome::Unresolved);
+        assert!(
+            why.contains("loaded by itself in sitecustomize.py"),
+            "{why}"
+        );
+        let (refused, _) = outcome([examined(Severity::Hard), graded("strict/3")]).unwrap();
+        assert_eq!(refused, VerdictOutcome::Unresolved);
+        for events in [
+            [graded("strict/3"), examined(Severity::Soft)],
+            [graded("swebench/1"), examined(Severity::Hard)],
+        ] {
+            assert_eq!(outcome(events).unwrap().0, VerdictOutcome::Resolved);
+        }
+    }
+
+    fn key() -> AttemptKey {
+        AttemptKey {
             task: TaskId::new("t"),
             policy: PolicyRef::Oracle,
             scaffold: "compact/1".to_owned(),
@@ -205,7 +300,25 @@ mod tests {
             seed: 1,
             index: 0,
             generation: 0,
-        };
+        }
+    }
+
+    fn record(attempt: &AttemptId, seq: u64, event: Event) -> Record {
+        Record {
+            seq,
+            stream: StreamId::attempt(attempt),
+            version: seq,
+            event_id: seq.to_string(),
+            causation: None,
+            correlation: None,
+            at_micros: 0,
+            event,
+        }
+    }
+
+    #[test]
+    fn replays_are_counted_and_are_no_part_of_what_an_attempt_did() {
+        let key = key();
         let attempt = key.id();
         let scheduled = Event::AttemptScheduled(AttemptScheduled {
             attempt: attempt.clone(),
@@ -221,16 +334,7 @@ mod tests {
         let records = [scheduled, replayed.clone(), replayed]
             .into_iter()
             .zip(0u64..)
-            .map(|(event, seq)| Record {
-                seq,
-                stream: StreamId::attempt(&attempt),
-                version: seq,
-                event_id: seq.to_string(),
-                causation: None,
-                correlation: None,
-                at_micros: 0,
-                event,
-            });
+            .map(|(event, seq)| record(&attempt, seq, event));
         let ledger = Ledger::fold(&records.collect::<Vec<_>>());
         let found = ledger.attempt(&attempt).unwrap();
         assert_eq!((found.replays, found.is_finished()), (2, false));

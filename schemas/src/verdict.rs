@@ -1,5 +1,6 @@
 //! What the hidden tests said.
 
+use crate::finding::{Finding, refuses};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -60,6 +61,18 @@ impl Verdict {
     /// Whether the hidden tests pass.
     pub fn is_resolved(&self) -> bool {
         self.outcome == VerdictOutcome::Resolved
+    }
+
+    /// The verdict that named rules leave of what the tests said, in the light of what was
+    /// found of cheating.
+    #[must_use]
+    pub fn in_the_light_of(&self, rules: &str, findings: &[Finding]) -> Self {
+        let mut verdict = self.clone();
+        if let (true, Some(why)) = (self.is_resolved(), refuses(rules, findings)) {
+            verdict.outcome = VerdictOutcome::Unresolved;
+            verdict.reason = format!("every expected test passes, but {why}");
+        }
+        verdict
     }
 }
 

@@ -1,6 +1,7 @@
 //! The verbs of the command line.
 
 pub mod dataset;
+pub mod grade;
 pub mod model;
 mod score;
 pub mod show;
@@ -100,15 +101,23 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             }
             Ok(ExitCode::from(crate::doctor::exit_code(&checks)))
         }
+        Verb::Grade(args) => grade::grade(args, cli.json, cli.verbose),
         Verb::Tape { action } => tape(action, cli.json),
         Verb::Dataset { action } => datasets(action, cli.json),
         Verb::Score {
+            run: Some(run),
+            rules,
+            dry_run,
+            ..
+        } => grade::regrade(run, *rules, *dry_run, cli.json),
+        Verb::Score {
             tasks,
-            predictions,
-            logs,
-            out,
+            predictions: Some(predictions),
+            logs: Some(logs),
+            out: Some(out),
             rules,
             threads,
+            ..
         } => {
             let is_gold = predictions.as_os_str() == "gold";
             let options = ScoreOptions {
@@ -120,6 +129,10 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             };
             score::run(&options, out, cli.json)
         }
+        // The command line's own checks let nothing else through.
+        Verb::Score { .. } => Err(output(
+            "`score` needs --run, or tasks, predictions, logs and out",
+        )),
         Verb::Model {
             action: ModelAction::Inspect { path },
         } => {

@@ -112,6 +112,21 @@ pub fn attempt(records: &[Record], name: &str) -> Result<String, Failure> {
             let _ = writeln!(out, "broken: {}", verdict.pass_to_pass_bad.join(", "));
         }
     }
+    for finding in &t.findings {
+        let place = match (&finding.path, finding.step) {
+            (Some(path), Some(step)) => format!("{path}, step {step}"),
+            (Some(path), None) => path.clone(),
+            (None, Some(step)) => format!("step {step}"),
+            (None, None) => "the tests' run".to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "found    {:?} ({:?}, {place}): {}",
+            finding.kind,
+            finding.severity,
+            indent(&finding.evidence)
+        );
+    }
     for (verifier, score) in &t.scores {
         let _ = writeln!(out, "verifier {verifier}: {score:.4}");
     }
@@ -203,7 +218,12 @@ fn detail(record: &Record) -> String {
         Event::TrainingProgressed(b) => {
             format!("{stream} step {} loss {:.4}", b.step, b.loss)
         }
+        Event::TestsRan(b) => format!("{stream} {} tests", b.report.statuses.len()),
         Event::Graded(b) => format!("{stream} {:?}", b.verdict.outcome),
+        Event::Regraded(b) => format!("{stream} {:?} by {}", b.verdict.outcome, b.rules),
+        Event::ConductExamined(b) => format!("{stream} {} findings", b.findings.len()),
+        Event::TaskQuarantined(b) => format!("{stream} {}", b.reason),
+        Event::TaskChecked(b) => format!("{stream} {} runs", b.runs.len()),
         Event::StepTaken(b) => format!("{stream} step {}", b.step.index),
         Event::AttemptReplayed(b) => format!("{stream} {} steps", b.steps),
         Event::AttemptAbandoned(b) => {

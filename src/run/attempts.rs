@@ -3,9 +3,11 @@
 use super::driver::{Driver, internal};
 use super::progress::Phase;
 use crate::forge::{self, ForgeDeps, ForgePlan, News, Wanted};
+use crate::grading::run::closing;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use gametape_grader::conduct::{examine, views};
 use gametape_schemas::ask::ask;
-use gametape_schemas::event::{AttemptScheduled, EnvironmentProvisioned, Graded, NewEvent};
+use gametape_schemas::event::{AttemptScheduled, EnvironmentProvisioned, NewEvent};
 use gametape_schemas::message::{
     AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts, TaskAttempts,
 };
@@ -274,24 +276,13 @@ impl Driver {
             let Some((attempt, grade)) = running.next().await else {
                 break;
             };
-            let grade = grade?;
-            match grade.verdict.outcome {
+            let (events, verdict) = self.closing(&attempt, grade?)?;
+            match verdict.outcome {
                 VerdictOutcome::Resolved => resolved += 1,
                 VerdictOutcome::Unresolved => {}
                 VerdictOutcome::Infrastructure => ours += 1,
             }
-            self.append(vec![NewEvent::named(
-                StreamId::attempt(&attempt),
-                "graded",
-                Event::Graded(Graded {
-                    attempt: attempt.clone(),
-                    cache_key: grade.cache_key,
-                    cached: grade.cached,
-                    rules: grade.rules,
-                    verdict: grade.verdict,
-                }),
-            )])
-            .await?;
+            self.append(events).await?;
             done += 1;
             let rate = 100.0 * resolved as f64 / done as f64;
             phase.at(
@@ -304,6 +295,32 @@ impl Driver {
             );
         }
         self.stop.check()
+    }
+
+    /// What a grading of an attempt leaves on the tape, and the verdict in the light of the
+    /// attempt's conduct.
+    fn closing(
+        &self,
+        attempt: &AttemptId,
+        grade: Grade,
+    ) -> Result<(Vec<NewEvent>, Verdict), Failure> {
+        let trajectory = self
+            .state
+            .ledger
+            .attempt(attempt)
+            .ok_or_else(|| internal(format!("attempt {attempt} is not on the tape")))?;
+        let task = self.task(&trajectory.key.task)?;
+        // A teacher is given the solution: how it came by it is no question.
+        let mut findings = match trajectory.key.policy.is_teacher() {
+            true => Vec::new(),
+            false => examine(
+                &task,
+                trajectory.patch().unwrap_or_default(),
+                views(&trajectory.steps),
+            ),
+        };
+        findings.extend(grade.findings.iter().cloned());
+        Ok(closing(&task.id, attempt, grade, findings))
     }
 
     /// A validated task.

@@ -83,6 +83,7 @@ fn attempt(
             exit_code: Some(0),
             wall_ms: 1,
         }),
+        graded: None,
         findings: Vec::new(),
         scores: BTreeMap::new(),
         replays: 0,

@@ -109,6 +109,7 @@ pub(crate) fn attempt(
             Some(false) => VerdictOutcome::Unresolved,
             None => VerdictOutcome::Infrastructure,
         })),
+        graded: None,
         findings: Vec::new(),
         scores: BTreeMap::new(),
         replays: 0,

@@ -14,5 +14,5 @@ pub mod task_row;
 
 pub use prediction::Prediction;
 pub use rows::{Place, RowProblem, Rows};
-pub use run_report::{InstanceReport, RunReport, TestsStatus};
+pub use run_report::{InstanceReport, RunReport, TestList, TestsStatus};
 pub use task_row::{EvalType, Expected, PatchDirection, TaskKind, TaskRow};
