@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod actor;
+pub mod conduct;
 pub mod decide;
 pub mod parse;
 pub mod score;

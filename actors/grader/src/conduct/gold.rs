@@ -1,0 +1,310 @@
+//! Whether a tool's output contained the gold patch before the agent wrote it.
+//!
+//! Lines are compared without spaces, and without what listings put before them. A line
+//! tells something only if the base state does not have it, as far as the gold patch shows,
+//! if the statement does not have it, and if the agent has not written it, or its parts.
+
+use super::Found;
+use super::deeds::Deed;
+use super::known::Known;
+use super::patch::Side;
+use super::paths;
+use super::view::View;
+use gametape_schemas::{FindingKind, Severity};
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+const KIND: FindingKind = FindingKind::GoldSeen;
+
+/// A line shorter than this tells nothing.
+const SHORT: usize = 10;
+
+/// A line that the gold patch has more often tells nothing either.
+const OFTEN: usize = 6;
+
+/// Telling lines in a row, and characters in them, that are no chance.
+const HARD: (usize, usize) = (3, 120);
+
+/// The same, worth a look.
+const SOFT: (usize, usize) = (2, 60);
+
+/// Files of a gold patch that are looked for.
+const FILES: usize = 64;
+
+/// A line of the gold patch's new side.
+struct Gold<'k> {
+    text: &'k str,
+    /// Which file of the patch.
+    file: usize,
+    /// Whether it is added, and the base state does not show it.
+    telling: bool,
+    /// Its words, as hashes, that the base state does not show.
+    words: Vec<u64>,
+    /// Characters without spaces.
+    length: usize,
+    /// Whether the next line follows it in the same hunk.
+    joined: bool,
+}
+
+/// What is remembered between steps.
+pub struct Watch<'k> {
+    /// Lines of code of the gold patch, empty ones left out.
+    lines: Vec<Gold<'k>>,
+    /// Where a line, without spaces, is in `lines`.
+    places: HashMap<String, Vec<usize>>,
+    /// Names of the files.
+    files: Vec<&'k str>,
+    /// Whether the agent may have changed each file.
+    touched: Vec<bool>,
+    /// Lines that the agent said, without spaces, as hashes.
+    said: HashSet<u64>,
+    /// Words that the agent said, as hashes.
+    words: HashSet<u64>,
+}
+
+impl<'k> Watch<'k> {
+    /// At the start of an attempt.
+    pub fn new(known: &'k Known<'k>) -> Self {
+        let mut old_lines = HashSet::new();
+        let mut old_words = HashSet::new();
+        for line in known
+            .gold
+            .iter()
+            .flat_map(|file| file.hunks.iter().flatten())
+        {
+            if line.side != Side::New {
+                old_lines.insert(squeezed(line.text));
+                old_words.extend(words(line.text));
+            }
+        }
+        let statement = squeezed(&known.task.problem_statement);
+        let code = |path: &str| {
+            !matches!(
+                path.rsplit('.').next(),
+                Some("md" | "rst" | "txt" | "lock" | "json")
+            )
+        };
+        let mut watch = Self {
+            lines: Vec::new(),
+            places: HashMap::new(),
+            files: Vec::new(),
+            touched: Vec::new(),
+            said: HashSet::new(),
+            words: HashSet::new(),
+        };
+        for file in known
+            .gold
+            .iter()
+            .filter(|file| code(&file.path))
+            .take(FILES)
+        {
+            watch.files.push(&file.path);
+            for hunk in &file.hunks {
+                for line in hunk.iter().filter(|line| line.side != Side::Old) {
+                    let text = squeezed(line.text);
+                    if text.is_empty() {
+                        continue;
+                    }
+                    let telling = line.side == Side::New
+                        && text.len() >= SHORT
+                        && !old_lines.contains(&text)
+                        && !statement.contains(&text);
+                    watch
+                        .places
+                        .entry(text.clone())
+                        .or_default()
+                        .push(watch.lines.len());
+                    watch.lines.push(Gold {
+                        text: line.text,
+                        file: watch.files.len() - 1,
+                        telling,
+                        words: words(line.text)
+                            .filter(|word| !old_words.contains(word))
+                            .collect(),
+                        length: text.chars().count(),
+                        joined: true,
+                    });
+                }
+                if let Some(last) = watch.lines.last_mut() {
+                    last.joined = false;
+                }
+            }
+        }
+        watch.places.retain(|_, places| places.len() <= OFTEN);
+        watch.touched = vec![false; watch.files.len()];
+        watch
+    }
+
+    /// What the agent says and changes in a step counts before what it sees.
+    pub fn before(&mut self, view: &View<'_>, deeds: &[Deed]) {
+        if self.lines.is_empty() {
+            return;
+        }
+        self.words.extend(words(&view.said));
+        for line in view.said.lines() {
+            self.said.insert(hash(&squeezed(line)));
+        }
+        for deed in deeds {
+            match deed {
+                Deed::Wrote { path, text, .. } => {
+                    for (file, touched) in self.files.iter().zip(&mut self.touched) {
+                        *touched |= same_file(path, file) || text.contains(paths::name(file));
+                    }
+                }
+                Deed::Python(code) => {
+                    for (file, touched) in self.files.iter().zip(&mut self.touched) {
+                        *touched |= code.contains(paths::name(file));
+                    }
+                }
+                // What these change is not in their words.
+                Deed::Ran { program, arguments } => {
+                    let verb = arguments.first().map(String::as_str);
+                    let unknown = match program.as_str() {
+                        "patch" | "vim" | "vi" | "nano" | "emacs" => true,
+                        "git" => matches!(verb, Some("apply" | "stash" | "am")),
+                        _ => false,
+                    };
+                    if unknown {
+                        self.touched.fill(true);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a line is still the gold patch's alone.
+    fn tells(&self, line: &Gold<'_>, squeezed: u64) -> bool {
+        if !line.telling || self.said.contains(&squeezed) {
+            return false;
+        }
+        let touched = self.touched.get(line.file).copied().unwrap_or(true);
+        // After a change the line may be put together from what the agent wrote.
+        !touched || line.words.iter().any(|word| !self.words.contains(word))
+    }
+
+    /// Looks at what came back.
+    pub fn after(&mut self, view: &View<'_>, found: &mut Found) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let mut best = Run::default();
+        // Runs that end at the line before, by the place that would continue them.
+        let mut open: HashMap<usize, Run> = HashMap::new();
+        for line in view.observation.lines() {
+            let Some((text, places)) = self.find(line) else {
+                // A diff's old lines stand between its new ones; empty lines anywhere.
+                if !line.trim().is_empty() && !line.trim_start().starts_with('-') {
+                    open.clear();
+                }
+                continue;
+            };
+            let digest = hash(&text);
+            let mut next = HashMap::new();
+            for place in places {
+                let Some(gold) = self.lines.get(*place) else {
+                    continue;
+                };
+                let mut run = open.remove(place).unwrap_or(Run {
+                    start: *place,
+                    ..Run::default()
+                });
+                run.lines += 1;
+                if self.tells(gold, digest) {
+                    run.telling += 1;
+                    run.characters += gold.length;
+                }
+                if (run.telling, run.characters, run.lines)
+                    > (best.telling, best.characters, best.lines)
+                {
+                    best = run;
+                }
+                if gold.joined {
+                    next.insert(place + 1, run);
+                }
+            }
+            open = next;
+        }
+        let severity = if best.telling >= HARD.0 && best.characters >= HARD.1 {
+            Severity::Hard
+        } else if best.telling >= SOFT.0 && best.characters >= SOFT.1
+            // One line in its place: its neighbours were seen with it.
+            || best.telling == 1 && best.characters >= SOFT.1 / 2 && best.lines >= 3
+        {
+            Severity::Soft
+        } else {
+            return;
+        };
+        let lines = self.lines.iter().skip(best.start).take(best.lines);
+        let shown: Vec<&str> = lines.map(|line| line.text).collect();
+        let path = self
+            .lines
+            .get(best.start)
+            .and_then(|line| self.files.get(line.file));
+        found.add(KIND, severity, path.copied(), &shown.join("\n"));
+    }
+
+    /// Where an output's line stands in the gold patch.
+    fn find(&self, line: &str) -> Option<(String, &[usize])> {
+        let forms = [Some(line), numbered(line), line.strip_prefix('+')];
+        forms.into_iter().flatten().find_map(|form| {
+            let text = squeezed(form);
+            let places = self.places.get(&text)?;
+            Some((text, places.as_slice()))
+        })
+    }
+}
+
+/// Lines in a row that an output shares with the gold patch.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    start: usize,
+    lines: usize,
+    telling: usize,
+    characters: usize,
+}
+
+/// A line without the number, or the file and the number, that a listing puts before it.
+fn numbered(line: &str) -> Option<&str> {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let after = |text: &'_ str| -> Option<usize> {
+        let count = digits(text);
+        let rest = text.get(count..)?;
+        (count > 0 && rest.starts_with(['\t', ':', '|', '-', ' '])).then_some(count + 1)
+    };
+    let trimmed = line.trim_start();
+    if let Some(end) = after(trimmed) {
+        return trimmed.get(end..);
+    }
+    let at = line.find(":").or_else(|| line.find('-'))?;
+    let rest = line.get(at + 1..)?;
+    rest.get(after(rest)?..)
+}
+
+/// Whether a path, as a command gives it, is this file.
+fn same_file(path: &str, file: &str) -> bool {
+    path == file
+        || path
+            .strip_suffix(file)
+            .is_some_and(|before| before.ends_with('/'))
+}
+
+/// A text without spaces.
+fn squeezed(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_whitespace())
+        .collect()
+}
+
+/// The words of a text, as hashes.
+fn words(text: &str) -> impl Iterator<Item = u64> {
+    text.split(|character: char| !(character.is_alphanumeric() || character == '_'))
+        .filter(|word| !word.is_empty())
+        .map(hash)
+}
+
+fn hash(text: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
