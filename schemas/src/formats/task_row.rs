@@ -1,5 +1,6 @@
 //! Rows of task sets: SWE-bench (all splits and both generations of its fields),
-//! SWE-Gym, SWE-smith, R2E-Gym and SWE-rebench, told apart by their fields.
+//! SWE-Gym, SWE-smith, R2E-Gym, SWE-rebench, Harbor's folders and our own, told apart by
+//! their fields.
 //!
 //! A [`TaskRow`] is a typed view of a row that stays as it was: fields that are not
 //! ours, and the way in which lists were written, come out as they went in.
@@ -25,13 +26,22 @@ pub enum TaskKind {
     R2eGym,
     /// SWE-rebench, both versions.
     SweRebench,
+    /// A folder of Harbor (see [`super::harbor`]).
+    Harbor,
+    /// A task of ours (see [`super::own`]).
+    Gametape,
 }
 
 impl TaskKind {
     /// Which task set a row is of.
     pub fn of(row: &Row) -> Self {
-        let has = |key: &str| row.contains_key(key);
-        if has("expected_output_json") {
+        // A column of a table is there in every row, filled or not.
+        let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
+        if has("gametape") {
+            Self::Gametape
+        } else if has("harbor") {
+            Self::Harbor
+        } else if has("expected_output_json") {
             Self::R2eGym
         } else if has("install_config") || (has("meta") && has("FAIL_TO_FAIL")) {
             Self::SweRebench
@@ -45,6 +55,19 @@ impl TaskKind {
             Self::SweGym
         } else {
             Self::SweBench
+        }
+    }
+
+    /// Its name on the tape and in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SweBench => "swe-bench",
+            Self::SweGym => "swe-gym",
+            Self::SweSmith => "swe-smith",
+            Self::R2eGym => "r2e-gym",
+            Self::SweRebench => "swe-rebench",
+            Self::Harbor => "harbor",
+            Self::Gametape => "gametape",
         }
     }
 }
@@ -103,6 +126,11 @@ impl TaskRow {
         let kind = TaskKind::of(&row);
         let (instance_id, repo) = match kind {
             TaskKind::R2eGym => r2e_names(&row)?,
+            TaskKind::Harbor => {
+                let id = string(&row, "instance_id")?;
+                super::harbor::check(&row)?;
+                (id.clone(), id)
+            }
             _ => (string(&row, "instance_id")?, string(&row, "repo")?),
         };
         if instance_id.is_empty() {
@@ -112,6 +140,8 @@ impl TaskRow {
         // are the largest part of it.
         match kind {
             TaskKind::R2eGym => drop(status_map(&row)?),
+            // Its reward says it all.
+            TaskKind::Harbor => {}
             _ => {
                 tests::<Checked>(&row, "FAIL_TO_PASS")?;
                 tests::<Checked>(&row, "PASS_TO_PASS")?;
@@ -206,10 +236,30 @@ impl TaskRow {
         self.row.get("patch").and_then(Value::as_str)
     }
 
+    /// A field that is a text; `None` where it is absent, null or something else.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.row.get(key).and_then(Value::as_str)
+    }
+
+    /// Expected tests whose ids end inside of a bracket. Official logs cut parameters at
+    /// the first blank; the grader matches such ids by their beginning.
+    pub fn cut_ids(&self) -> usize {
+        match self.expected() {
+            Expected::Lists {
+                fail_to_pass,
+                pass_to_pass,
+            } => {
+                let lists = fail_to_pass.iter().chain(&pass_to_pass);
+                lists.filter(|id| is_cut(id)).count()
+            }
+            Expected::Statuses(_) => 0,
+        }
+    }
+
     /// What applying the row's patch does; `None` where the task set has none.
     pub fn patch_direction(&self) -> Option<PatchDirection> {
         match self.kind {
-            TaskKind::R2eGym => None,
+            TaskKind::R2eGym | TaskKind::Harbor => None,
             TaskKind::SweSmith => Some(PatchDirection::Plants),
             _ => Some(PatchDirection::Mends),
         }
@@ -224,6 +274,16 @@ impl TaskRow {
     pub fn into_row(self) -> Row {
         self.row
     }
+}
+
+fn is_cut(id: &str) -> bool {
+    let Some((_, parameters)) = id
+        .split_once("::")
+        .and_then(|(_, rest)| rest.split_once('['))
+    else {
+        return false;
+    };
+    !parameters.contains(']')
 }
 
 /// A test's name that is looked at and not kept.
