@@ -138,8 +138,8 @@ fn ours(tasks: Vec<TaskRow>, predictions: Vec<Prediction>, place: &Path) -> Outc
         threads: None,
     };
     let scored = score_rows(tasks, predictions, &options)?;
-    let report = serde_json::to_string_pretty(&scored.to_json()?)?;
-    std::fs::write(place.join("ours.json"), report)?;
+    let report = std::fs::File::create(place.join("ours.json"))?;
+    scored.write_json(std::io::BufWriter::with_capacity(1 << 18, report))?;
     Ok(scored.run_report().resolved_ids)
 }
 

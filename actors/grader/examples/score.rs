@@ -7,6 +7,8 @@
 
 use gametape_grader::score::{Rules, ScoreOptions, score};
 use std::error::Error;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -86,8 +88,9 @@ fn run() -> Result<(), Box<dyn Error>> {
             serde_json::to_string(&difference.graded.why)?
         );
     }
-    let json = serde_json::to_string_pretty(&scored.to_json()?)?;
-    std::fs::write(&out, json).map_err(|e| format!("{}: {e}", out.display()))?;
+    File::create(&out)
+        .and_then(|file| scored.write_json(BufWriter::new(file)))
+        .map_err(|e| format!("{}: {e}", out.display()))?;
     Ok(())
 }
 

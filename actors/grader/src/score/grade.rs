@@ -1,9 +1,10 @@
 //! One log of one task → what it says, and both verdicts. Reads the log once; a second
 //! and a third time only where the first says nothing.
 
-use super::logs::Source;
+use super::demands::Demands;
+use super::logs::{Loaded, Source};
 use super::markers::{self, Evidence, Part, Pass};
-use super::rules::{self, Unscored, Verdict, Why};
+use super::rules::{self, Answers, Unscored, Verdict, Why};
 use super::signs::{Sign, Signs, suite_ran};
 use super::specs::Spec;
 use gametape_schemas::formats::{EvalType, TaskRow};
@@ -33,21 +34,23 @@ pub struct Graded {
 /// # Errors
 /// What reading says.
 pub fn grade(task: &TaskRow, spec: &Spec, log: &Source) -> Result<Graded> {
-    let (pass, unscored) = read(spec, log)?;
+    let loaded = log.load()?;
+    let (pass, unscored) = read(spec, &loaded)?;
     let mut graded = Graded {
         unscored,
         tests: pass.statuses.len(),
         ..Graded::default()
     };
     if unscored.is_none() {
-        let (expected, statuses) = (&task.expected(), &pass.statuses);
-        let official = rules::swebench(expected, statuses, spec.eval_type);
-        let (strict, why) = rules::strict(expected, statuses, &pass.evidence, &official);
+        let (demands, statuses) = (&Demands::of(task), &pass.statuses);
+        let answers = Answers::of(demands, statuses, spec.eval_type);
+        let official = rules::swebench(&answers, spec.eval_type);
+        let (strict, why) = rules::strict(demands, &answers, statuses, &pass.evidence, &official);
         (graded.swebench, graded.strict, graded.why) = (official, strict, why);
     }
     if !graded.swebench.resolved {
         let mut signs = Signs::default();
-        signs.look(log.open()?)?;
+        signs.look(loaded.open()?)?;
         graded.sign = signs.found();
         if let Some(beside) = log.open_beside()? {
             signs.look(beside)?;
@@ -58,7 +61,7 @@ pub fn grade(task: &TaskRow, spec: &Spec, log: &Source) -> Result<Graded> {
 }
 
 /// The statuses of a log, or why it tells of no run.
-fn read(spec: &Spec, log: &Source) -> Result<(Pass, Option<Unscored>)> {
+fn read(spec: &Spec, log: &Loaded) -> Result<(Pass, Option<Unscored>)> {
     let mut pass = markers::pass(log.open()?, &spec.parser, Part::Output)?;
     let marked = pass.evidence.is_marked();
     if let Some(unscored) = refused(&pass.evidence) {
@@ -66,6 +69,16 @@ fn read(spec: &Spec, log: &Source) -> Result<(Pass, Option<Unscored>)> {
     }
     if !marked && pass.misled {
         pass = markers::pass(log.open()?, &spec.parser, Part::AfterPatch)?;
+    }
+    if pass.evidence.is_blank() {
+        let trace = markers::traced(log.open()?)?;
+        if trace.timed_out {
+            return Ok((pass, Some(Unscored::TimedOut)));
+        }
+        if !trace.applied {
+            return Ok((pass, Some(Unscored::NoMarkers)));
+        }
+        pass = markers::pass(log.open()?, &spec.parser, Part::Whole)?;
     }
     if marked && pass.statuses.is_empty() {
         // Some runners write outside of the markers.
@@ -84,18 +97,19 @@ fn read(spec: &Spec, log: &Source) -> Result<(Pass, Option<Unscored>)> {
 
 /// What the marks of the harness itself say against a run.
 fn refused(evidence: &Evidence) -> Option<Unscored> {
-    // The early harness tries the prediction first: a try that failed is no verdict if
-    // both patches applied in the end.
-    let early = evidence.is_applied() && !evidence.is_marked();
-    if evidence.patch_failed && !early {
+    // The early harness tries the prediction first, and a smaller one if that fails: a
+    // try that failed was a prediction that did not apply, whatever came of the second.
+    if evidence.patch_failed {
         Some(Unscored::PatchNotApplied)
+    } else if evidence.install_failed && !evidence.is_marked() {
+        Some(Unscored::InstallFailed)
     } else if evidence.reset_failed {
         Some(Unscored::ResetFailed)
     } else if evidence.tests_errored {
         Some(Unscored::TestsErrored)
     } else if evidence.timed_out {
         Some(Unscored::TimedOut)
-    } else if !evidence.is_marked() && !evidence.is_applied() {
+    } else if !evidence.is_marked() && !evidence.is_applied() && !evidence.is_blank() {
         Some(Unscored::NoMarkers)
     } else {
         None
@@ -199,6 +213,38 @@ mod tests {
     }
 
     #[test]
+    fn the_style_between_is_known_by_the_trace_of_its_script() {
+        let log = |trace: &str, end: &str| {
+            format!(
+                "+ cd /testbed\n+ git apply -v -\nChecking patch t.py...\n{trace}\n+ pytest t.py\nPASSED a\nPASSED b\n{end}"
+            )
+        };
+        let applied = "Applied patch t.py cleanly.";
+        assert_eq!(official(&log(applied, "")), (None, true));
+        let graded = grade_text("pass_and_fail", &log(applied, ""));
+        assert_eq!(
+            (graded.strict.resolved, graded.why),
+            (false, vec![Why::Unmarked])
+        );
+        let late = "\n\nTimeout error: 1800 seconds exceeded.";
+        assert_eq!(
+            official(&log(applied, late)),
+            (Some(Unscored::TimedOut), false)
+        );
+        for trace in [
+            "",
+            "error: t.py: patch does not apply",
+            "says Applied patch t.py cleanly.",
+        ] {
+            let refused = (Some(Unscored::NoMarkers), false);
+            assert_eq!(official(&log(trace, "")), refused, "{trace}");
+        }
+        // One mark is enough to know that it is another style.
+        let torn = log(applied, ">>>>> Start Test Output\n");
+        assert_eq!(official(&torn), (Some(Unscored::NoMarkers), false));
+    }
+
+    #[test]
     fn the_early_style_needs_both_patches() {
         let log = |first: &str, second: &str| {
             format!(
@@ -207,9 +253,18 @@ mod tests {
         };
         let test = ">>>>> Applied Patch (test)";
         assert_eq!(official(&log("", test)), (None, true));
+        // The first try failed: the official record calls that `no_apply`, whatever came of
+        // the smaller patch.
         let retried =
             ">>>>> Patch Apply Failed; (pred_try)\n>>>>> Applied Patch (pred_minimal_try)";
-        assert_eq!(official(&log(retried, test)), (None, true));
+        assert_eq!(
+            official(&log(retried, test)),
+            (Some(Unscored::PatchNotApplied), false)
+        );
+        assert_eq!(
+            official(&log(">>>>> Init Failed", test)),
+            (Some(Unscored::InstallFailed), false)
+        );
         let unapplied = log("", ">>>>> Patch Apply Failed; (test)");
         assert_eq!(
             official(&unapplied),

@@ -121,11 +121,14 @@ fn magic(file: &mut File) -> std::io::Result<[u8; 4]> {
     Ok(<[u8; 4]>::try_from(first.as_slice()).unwrap_or_default())
 }
 
+/// What begins a text that is compressed with gzip.
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// Opens a text, through gzip if it is compressed.
 pub(super) fn open_text(path: &Path) -> std::io::Result<Box<dyn Read + Send>> {
     let mut file = File::open(path)?;
     let first = magic(&mut file)?;
-    Ok(if first.starts_with(&[0x1f, 0x8b]) {
+    Ok(if first.starts_with(&GZIP) {
         Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file)))
     } else {
         Box::new(file)

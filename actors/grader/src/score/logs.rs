@@ -5,13 +5,15 @@
 //! JSON lines is in memory as a whole, one for each thread.
 
 use super::failed;
-use super::input::open_text;
+use super::input::{GZIP, open_text};
+use super::lines::Input;
+use flate2::read::MultiGzDecoder;
 use gametape_schemas::Failure;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Result};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result};
 use std::path::{Path, PathBuf};
 
 /// A log that can be read more than once.
@@ -29,14 +31,30 @@ pub enum Source {
 }
 
 impl Source {
+    /// The log, in memory if it is no longer than [`SMALL`]: a log may have to be read
+    /// more than once.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub fn load(&self) -> Result<Loaded<'_>> {
+        let text = match self {
+            Self::Text(text) => Some(Cow::Borrowed(text.as_slice())),
+            Self::File { path, .. } => small(path)?.map(Cow::Owned),
+        };
+        Ok(Loaded { source: self, text })
+    }
+
     /// The log from its beginning.
     ///
     /// # Errors
     /// What opening says.
-    pub fn open(&self) -> Result<Box<dyn Read + '_>> {
+    pub fn open(&self) -> Result<Input<'_>> {
         match self {
-            Self::Text(text) => Ok(Box::new(text.as_slice())),
-            Self::File { path, .. } => Ok(open_text(path)?),
+            Self::Text(text) => Ok(Input::Bytes(text)),
+            Self::File { path, .. } => {
+                regular(path)?;
+                Ok(Input::Stream(open_text(path)?))
+            }
         }
     }
 
@@ -44,14 +62,70 @@ impl Source {
     ///
     /// # Errors
     /// What opening says.
-    pub fn open_beside(&self) -> Result<Option<Box<dyn Read>>> {
+    pub fn open_beside(&self) -> Result<Option<Input<'static>>> {
         match self {
             Self::File {
                 beside: Some(path), ..
-            } if path.is_file() => Ok(Some(Box::new(File::open(path)?))),
+            } if path.is_file() => Ok(Some(Input::Stream(Box::new(File::open(path)?)))),
             _ => Ok(None),
         }
     }
+}
+
+/// Files up to this length are read whole.
+pub const SMALL: usize = 4 << 20;
+
+/// A log that is in memory if it is small.
+pub struct Loaded<'a> {
+    source: &'a Source,
+    text: Option<Cow<'a, [u8]>>,
+}
+
+impl Loaded<'_> {
+    /// The log from its beginning.
+    ///
+    /// # Errors
+    /// What opening says.
+    pub fn open(&self) -> Result<Input<'_>> {
+        match &self.text {
+            Some(text) => Ok(Input::Bytes(text)),
+            None => self.source.open(),
+        }
+    }
+}
+
+/// The whole text of a file; `None` if it is longer than [`SMALL`].
+fn small(path: &Path) -> Result<Option<Vec<u8>>> {
+    let length = regular(path)?;
+    if length > SMALL as u64 {
+        return Ok(None);
+    }
+    let read = |source: &mut dyn Read, room: u64| -> Result<Option<Vec<u8>>> {
+        let mut text = Vec::with_capacity(usize::try_from(room).unwrap_or(0) + 1);
+        source.take(SMALL as u64 + 1).read_to_end(&mut text)?;
+        Ok((text.len() <= SMALL).then_some(text))
+    };
+    match read(&mut File::open(path)?, length)? {
+        Some(text) if text.starts_with(&GZIP) => {
+            read(&mut MultiGzDecoder::new(text.as_slice()), length * 4)
+        }
+        text => Ok(text),
+    }
+}
+
+/// The length of a file. A pipe or a device that is named like a log is refused: reading
+/// it might never end.
+fn regular(path: &Path) -> Result<u64> {
+    let about = std::fs::metadata(path)?;
+    if !about.is_file() {
+        let kind = if about.is_dir() {
+            "a directory"
+        } else {
+            "no ordinary file"
+        };
+        return Err(Error::new(ErrorKind::InvalidInput, format!("it is {kind}")));
+    }
+    Ok(about.len())
 }
 
 /// A log found in a directory.

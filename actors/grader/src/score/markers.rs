@@ -1,19 +1,22 @@
 //! The part of a log that is the tests' output, and what the log says around it.
 //!
-//! Two styles are told apart by their marks:
+//! Styles are told apart by their marks:
 //! - **marked** (since mid-2024): the output stands between a start and an end marker,
 //!   and since 2026 the exit status of the test command follows;
 //! - **applied** (early 2024): the log tells of two patches, the prediction's and the
 //!   tests', and the output follows.
 //!
+//! Between the two (June to December 2024, versions 2.0 to 2.1) the harness left no mark
+//! at all: its log is the trace of its script, and all of it was parsed ([`traced`]).
+//!
 //! One pass reads either: parsing begins at the mark of either style, and begins anew
 //! at a mark that outranks the former.
 
-use super::lines::{Line, for_each_line, text};
+use super::lines::{Block, Input, each_line, for_each_block, text};
 use super::parsers::{LogParser, Parser};
 use super::statuses::Statuses;
 use memchr::memmem;
-use std::io::{Read, Result};
+use std::io::Result;
 
 const MARK: &[u8] = b">>>>> ";
 const START: &[u8] = b">>>>> Start Test Output";
@@ -21,6 +24,9 @@ const END: &[u8] = b">>>>> End Test Output";
 const PRED_APPLIED: &[u8] = b">>>>> Applied Patch (pred)";
 const TEST_APPLIED: &[u8] = b">>>>> Applied Patch (test)";
 const EXIT: &[u8] = b">>>>> Test Exit Code:";
+
+/// So much of a line is searched for an exit status.
+const MAX_DIGITS: usize = 64;
 
 /// What a log says beside the status of tests.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -31,6 +37,8 @@ pub struct Evidence {
     pub ends: usize,
     /// `Patch Apply Failed` stands there.
     pub patch_failed: bool,
+    /// `Init Failed` stands there: the early harness could not install the repository.
+    pub install_failed: bool,
     /// `Reset Failed` stands there.
     pub reset_failed: bool,
     /// `Tests Errored` stands there.
@@ -69,13 +77,21 @@ impl Evidence {
         }
     }
 
+    /// Whether neither style left a mark.
+    pub fn is_blank(&self) -> bool {
+        self.starts == 0 && self.ends == 0 && !self.pred_applied && !self.test_applied
+    }
+
     fn note(&mut self, at: &[u8]) {
         if at.starts_with(START) {
             self.starts += 1;
         } else if at.starts_with(END) {
             self.ends += 1;
         } else if at.starts_with(EXIT) {
-            let digits = text(at.get(EXIT.len()..).unwrap_or_default());
+            let rest = at.get(EXIT.len()..).unwrap_or_default();
+            let line = rest.split(|b| matches!(b, b'\n' | b'\r')).next();
+            let line = line.map(|line| line.get(..MAX_DIGITS).unwrap_or(line));
+            let digits = text(line.unwrap_or_default());
             if let Some(code) = leading_number(digits.trim_start()) {
                 self.exit_codes += 1;
                 self.exit_code = self.exit_code.or(Some(code));
@@ -86,6 +102,8 @@ impl Evidence {
             self.test_applied = true;
         } else if at.starts_with(b">>>>> Patch Apply Failed") {
             self.patch_failed = true;
+        } else if at.starts_with(b">>>>> Init Failed") {
+            self.install_failed = true;
         } else if at.starts_with(b">>>>> Reset Failed") {
             self.reset_failed = true;
         } else if at.starts_with(b">>>>> Tests Errored") {
@@ -147,7 +165,7 @@ enum State {
 ///
 /// # Errors
 /// What reading says.
-pub fn pass(source: impl Read, parser: &Parser, part: Part) -> Result<Pass> {
+pub fn pass<'a>(source: impl Into<Input<'a>>, parser: &Parser, part: Part) -> Result<Pass> {
     let mut scan = Scan {
         found: Pass::default(),
         log_parser: parser.start(),
@@ -156,7 +174,7 @@ pub fn pass(source: impl Read, parser: &Parser, part: Part) -> Result<Pass> {
         mark: memmem::Finder::new(MARK),
         part,
     };
-    for_each_line(source, |line| scan.line(line))?;
+    for_each_block(source, |block| scan.block(block))?;
     let Scan {
         mut found,
         mut log_parser,
@@ -165,6 +183,45 @@ pub fn pass(source: impl Read, parser: &Parser, part: Part) -> Result<Pass> {
     log_parser.finish(&mut found.statuses);
     found.misled = found.evidence.starts > 0 && found.evidence.ends == 0;
     Ok(found)
+}
+
+/// What a log without marks tells of the script of versions 2.0 to 2.1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Trace {
+    /// The script applied the patch of the tests, and that went well.
+    pub applied: bool,
+    /// The harness wrote at the end that time was up.
+    pub timed_out: bool,
+}
+
+/// Looks for the trace of the script in a log without marks.
+///
+/// # Errors
+/// What reading says.
+pub fn traced<'a>(source: impl Into<Input<'a>>) -> Result<Trace> {
+    let (mut found, mut applies) = (Trace::default(), false);
+    for_each_block(source, |block| {
+        each_line(block.bytes, |line| match line.first() {
+            Some(b'+') => applies |= line.starts_with(b"+ git apply "),
+            Some(b'A') => {
+                let ends = line.ends_with(b" cleanly.");
+                found.applied |= applies && ends && line.starts_with(b"Applied patch ");
+            }
+            Some(b'T') => found.timed_out |= is_timeout(line),
+            _ => {}
+        });
+    })?;
+    Ok(found)
+}
+
+/// `Timeout error: 1800 seconds exceeded.`
+fn is_timeout(line: &[u8]) -> bool {
+    let rest = line.strip_prefix(b"Timeout error: ").unwrap_or_default();
+    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+    digits > 0
+        && rest
+            .get(digits..)
+            .is_some_and(|rest| rest.starts_with(b" seconds exceeded"))
 }
 
 struct Scan<'a> {
@@ -177,34 +234,30 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    fn line(&mut self, line: Line) {
-        let mut from = 0;
+    /// The markers of a block are found first, all over it: what lies before the output
+    /// and behind it is never taken apart.
+    fn block(&mut self, block: Block) {
+        let bytes = block.bytes;
+        let mut from = block.fresh();
         let mut search = 0;
-        while let Some(found) = line
-            .bytes
-            .get(search..)
-            .and_then(|rest| self.mark.find(rest))
-        {
+        while let Some(found) = bytes.get(search..).and_then(|rest| self.mark.find(rest)) {
             let at = search + found;
             search = at + MARK.len();
-            let rest = line.bytes.get(at..).unwrap_or_default();
+            let rest = bytes.get(at..).unwrap_or_default();
             self.found.evidence.note(rest);
-            let length = match self.turn(rest) {
-                Some(length) => length,
-                None => continue,
+            let Some(length) = self.turn(rest) else {
+                continue;
             };
             // The piece before the marker is the last of what it ends.
             if let State::Marked = self.state {
-                let piece = line.bytes.get(from..at).unwrap_or_default();
-                self.parse(piece, line.continued && from == 0);
+                self.parse(bytes.get(from..at).unwrap_or_default());
             }
             self.change(rest);
             from = at + length;
             search = search.max(from);
         }
         if self.parses() {
-            let piece = line.bytes.get(from..).unwrap_or_default();
-            self.parse(piece, line.continued && from == 0);
+            self.parse(bytes.get(from..).unwrap_or_default());
         }
     }
 
@@ -212,10 +265,8 @@ impl Scan<'_> {
         self.part == Part::Whole || matches!(self.state, State::Applied | State::Marked)
     }
 
-    fn parse(&mut self, piece: &[u8], continued: bool) {
-        if !continued {
-            self.log_parser.line(piece, &mut self.found.statuses);
-        }
+    fn parse(&mut self, piece: &[u8]) {
+        self.log_parser.lines(piece, &mut self.found.statuses);
     }
 
     /// The length of the marker at the beginning of `rest`, if the part that is parsed

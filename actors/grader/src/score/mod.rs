@@ -5,7 +5,7 @@
 //! - [`statuses`], [`lines`], [`markers`]: a log → the tests' output, line by line → status
 //!   by test, and what surrounds it
 //! - [`parsers`]: one for each test runner; [`specs`] says which reads what
-//! - [`rules`]: statuses → both verdicts, and why they differ; pure
+//! - [`demands`], [`rules`]: statuses → both verdicts, and why they differ; pure
 //! - [`signs`]: that a suite ran; that an environment broke
 //! - [`grade`]: one log of one task
 //! - [`input`], [`logs`]: files and directories
@@ -15,6 +15,7 @@
 //! **Invariant of absence:** nothing here starts a process, and nothing here knows a
 //! sandbox.
 
+pub mod demands;
 pub mod grade;
 pub mod input;
 pub mod lines;

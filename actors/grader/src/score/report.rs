@@ -1,12 +1,16 @@
 //! Verdicts → SWE-bench's run report and its reports on instances, with what is ours
 //! beside it.
 
+use super::demands::{Demands, View};
 use super::rules::Verdict;
 use super::signs::Tier;
-use super::{Graded, Outcome, Problem, Rules};
+use super::{Graded, Outcome, Problem, Rules, Unscored, Why};
 use gametape_schemas::formats::{InstanceReport, Prediction, RunReport, TaskRow};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 
 /// What came of a run's logs.
 #[derive(Clone, PartialEq, Debug)]
@@ -107,34 +111,45 @@ impl Scored {
 
     /// SWE-bench's report on each instance with a prediction.
     pub fn instance_reports(&self) -> BTreeMap<&str, InstanceReport> {
-        let known: BTreeSet<&str> = self.tasks.iter().map(TaskRow::instance_id).collect();
-        self.predictions
-            .iter()
-            .filter(|p| known.contains(p.instance_id.as_str()))
-            .map(|prediction| {
+        self.predicted()
+            .map(|(id, task, prediction)| {
                 let mut report = InstanceReport {
                     patch_is_none: prediction.model_patch.is_none(),
                     patch_exists: prediction.model_patch.is_some(),
                     ..InstanceReport::default()
                 };
-                if let Some(Outcome::Graded(graded)) = self.outcomes.get(&prediction.instance_id) {
-                    self.fill(&mut report, graded);
+                if let Some(Outcome::Graded(graded)) = self.outcomes.get(id) {
+                    self.fill(&mut report, graded, task);
                 }
-                (prediction.instance_id.as_str(), report)
+                (id, report)
             })
             .collect()
     }
 
-    fn fill(&self, report: &mut InstanceReport, graded: &Graded) {
+    /// Predictions of which the task is known, with it, in the order of their ids.
+    fn predicted(&self) -> impl Iterator<Item = (&str, &TaskRow, &Prediction)> {
+        let tasks: BTreeMap<&str, &TaskRow> =
+            self.tasks.iter().map(|t| (t.instance_id(), t)).collect();
+        let by_id: BTreeMap<&str, &Prediction> = self
+            .predictions
+            .iter()
+            .map(|p| (p.instance_id.as_str(), p))
+            .collect();
+        by_id
+            .into_iter()
+            .filter_map(move |(id, prediction)| Some((id, *tasks.get(id)?, prediction)))
+    }
+
+    fn fill(&self, report: &mut InstanceReport, graded: &Graded, task: &TaskRow) {
         if graded.unscored.is_some() {
-            report.infra_failure = graded.sign.is_some_and(|s| s.tier == Tier::Environment);
+            report.infra_failure = is_environment(graded);
             report.infra_failure_reason = graded.sign.map(|sign| sign.reason.to_owned());
             return;
         }
         let verdict = self.verdict(graded);
         report.patch_successfully_applied = true;
         report.resolved = verdict.resolved;
-        report.tests_status = Some(verdict.tests.clone());
+        report.tests_status = Some(verdict.tests.by_name(&Demands::of(task)));
     }
 
     /// Everything as one JSON object: SWE-bench's run report; `instances` by task, each
@@ -144,44 +159,118 @@ impl Scored {
     /// # Errors
     /// None are known: the values are plain data.
     pub fn to_json(&self) -> serde_json::Result<Value> {
-        let mut whole = object(serde_json::to_value(self.run_report())?);
-        whole.insert("rules".into(), json!(self.rules));
-        let mut instances = Map::new();
-        for (task, report) in self.instance_reports() {
-            let mut fields = object(serde_json::to_value(report)?);
-            match self.outcomes.get(task) {
-                Some(Outcome::Graded(graded)) => {
-                    fields.insert("unscored".into(), json!(graded.unscored));
-                    fields.insert("resolved_swebench".into(), json!(graded.swebench.resolved));
-                    fields.insert("resolved_strict".into(), json!(graded.strict.resolved));
-                    fields.insert("strict_doubts".into(), json!(graded.why));
-                }
-                Some(Outcome::Error(why)) => {
-                    fields.insert("error".into(), json!(why));
-                }
-                None => {}
-            }
-            instances.insert(task.to_owned(), Value::Object(fields));
-        }
-        whole.insert("instances".into(), Value::Object(instances));
-        let differences = self.differences();
-        let differences = differences.iter().map(|difference| {
-            (
-                difference.instance_id.to_owned(),
-                json!(difference.graded.why),
-            )
-        });
-        whole.insert("rules_differ".into(), Value::Object(differences.collect()));
-        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
-        whole.insert("problems".into(), json!(problems));
-        whole.insert("unknown_logs".into(), json!(self.unknown_logs));
-        Ok(Value::Object(whole))
+        serde_json::to_value(Whole::of(self))
+    }
+
+    /// Writes what [`Self::to_json`] gives, indented, without making it first: it names
+    /// every expected test of every task.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn write_json(&self, mut to: impl Write) -> std::io::Result<()> {
+        serde_json::to_writer_pretty(&mut to, &Whole::of(self))?;
+        to.flush()
     }
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
+/// The whole report as it is written.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    run: RunReport,
+    rules: Rules,
+    instances: Instances<'a>,
+    rules_differ: BTreeMap<&'a str, &'a [Why]>,
+    problems: Vec<String>,
+    unknown_logs: &'a BTreeSet<String>,
+}
+
+impl<'a> Whole<'a> {
+    fn of(scored: &'a Scored) -> Self {
+        let differences = scored.differences().into_iter();
+        Self {
+            run: scored.run_report(),
+            rules: scored.rules,
+            instances: Instances(scored),
+            rules_differ: differences
+                .map(|difference| (difference.instance_id, difference.graded.why.as_slice()))
+                .collect(),
+            problems: scored.problems.iter().map(ToString::to_string).collect(),
+            unknown_logs: &scored.unknown_logs,
+        }
     }
+}
+
+/// The reports on instances, made one after the other as they are written.
+struct Instances<'a>(&'a Scored);
+
+impl Serialize for Instances<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (id, task, prediction) in self.0.predicted() {
+            let mut report = Instance {
+                patch_is_none: prediction.model_patch.is_none(),
+                patch_exists: prediction.model_patch.is_some(),
+                ..Instance::default()
+            };
+            let demands;
+            match self.0.outcomes.get(id) {
+                Some(Outcome::Graded(graded)) => {
+                    let verdict = self.0.verdict(graded);
+                    if graded.unscored.is_some() {
+                        report.infra_failure = is_environment(graded);
+                        report.infra_failure_reason = graded.sign.map(|sign| sign.reason);
+                    } else {
+                        report.patch_successfully_applied = true;
+                        report.resolved = verdict.resolved;
+                        demands = Demands::of(task);
+                        report.tests_status = Some(verdict.tests.view(&demands));
+                    }
+                    report.ours = Some(Ours {
+                        unscored: graded.unscored,
+                        resolved_swebench: graded.swebench.resolved,
+                        resolved_strict: graded.strict.resolved,
+                        strict_doubts: &graded.why,
+                    });
+                }
+                Some(Outcome::Error(why)) => report.error = Some(why),
+                None => {}
+            }
+            map.serialize_entry(id, &report)?;
+        }
+        map.end()
+    }
+}
+
+/// SWE-bench's report on an instance, borrowed, and what is ours beside it.
+#[derive(Default, Serialize)]
+struct Instance<'a> {
+    #[serde(rename = "patch_is_None")]
+    patch_is_none: bool,
+    patch_exists: bool,
+    patch_successfully_applied: bool,
+    resolved: bool,
+    infra_failure: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    infra_failure_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tests_status: Option<View<'a>>,
+    #[serde(flatten)]
+    ours: Option<Ours<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Ours<'a> {
+    unscored: Option<Unscored>,
+    resolved_swebench: bool,
+    resolved_strict: bool,
+    strict_doubts: &'a [Why],
+}
+
+fn is_environment(graded: &Graded) -> bool {
+    graded
+        .sign
+        .is_some_and(|sign| sign.tier == Tier::Environment)
 }

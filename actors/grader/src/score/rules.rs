@@ -5,11 +5,13 @@
 //!
 //! Where the two differ, [`Why`] says for what reason.
 
+use super::demands::{Demands, Marks, Tally};
 use super::markers::Evidence;
 use super::statuses::{Said, Status, Statuses};
-use gametape_schemas::formats::run_report::TestList;
-use gametape_schemas::formats::{EvalType, Expected, TestsStatus};
+use gametape_schemas::formats::EvalType;
+use memchr::memchr_iter;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Whose rules decide what the report calls resolved.
@@ -50,6 +52,8 @@ impl fmt::Display for Rules {
 pub enum Unscored {
     /// A patch did not apply.
     PatchNotApplied,
+    /// The early harness could not install the repository.
+    InstallFailed,
     /// The repository could not be reset.
     ResetFailed,
     /// The harness could not run the tests.
@@ -90,6 +94,9 @@ pub enum Why {
     },
     /// No test must come to pass: nothing can be resolved.
     NothingExpected,
+    /// The log has no mark of a harness at all (versions 2.0 to 2.1 left none): where the
+    /// tests' output begins and ends is not known, and anybody may have written in it.
+    Unmarked,
     /// Start and end markers, or exit statuses, stand there more than once: somebody
     /// else writes them, too.
     MarkersRepeated,
@@ -103,7 +110,41 @@ pub struct Verdict {
     /// Whether the task is solved.
     pub resolved: bool,
     /// The expected tests by what became of them.
-    pub tests: TestsStatus,
+    pub tests: Tally,
+}
+
+/// What a log said of each test that a task demands, in the order of its lists.
+pub enum Answers {
+    /// Of SWE-bench's two lists.
+    Lists {
+        /// Of the tests that must come to pass.
+        fail_to_pass: Vec<Option<Said>>,
+        /// Of those that must stay passing.
+        pass_to_pass: Vec<Option<Said>>,
+    },
+    /// R2E-Gym's whole map.
+    Exact(Tally),
+}
+
+impl Answers {
+    /// Looks every test up, once for both sets of rules.
+    pub fn of(demands: &Demands, statuses: &Statuses, eval_type: EvalType) -> Self {
+        // Where an absent test passes, ids are not completed either.
+        let said = |test: &Cow<str>| match eval_type {
+            EvalType::FailOnly => statuses.get(test),
+            EvalType::PassAndFail => look_up(test, statuses),
+        };
+        match demands {
+            Demands::Lists {
+                fail_to_pass,
+                pass_to_pass,
+            } => Self::Lists {
+                fail_to_pass: fail_to_pass.iter().map(said).collect(),
+                pass_to_pass: pass_to_pass.iter().map(said).collect(),
+            },
+            Demands::Statuses(map) => Self::Exact(exact(map, statuses)),
+        }
+    }
 }
 
 /// What a log said of an expected test. Ids that were cut within their brackets (676 of
@@ -112,8 +153,7 @@ fn look_up(test: &str, statuses: &Statuses) -> Option<Said> {
     if let Some(said) = statuses.get(test) {
         return Some(said);
     }
-    let count = |c: char| test.matches(c).count();
-    if count('[') <= count(']') {
+    if memchr_iter(b'[', test.as_bytes()).count() <= memchr_iter(b']', test.as_bytes()).count() {
         return None;
     }
     let candidates = statuses.beginning_with(test);
@@ -151,72 +191,51 @@ fn official(said: Option<Status>, demand: Demand, eval_type: EvalType) -> Option
     }
 }
 
-fn sort_official(
-    tests: &[String],
-    demand: Demand,
-    statuses: &Statuses,
-    eval_type: EvalType,
-) -> TestList {
-    let mut list = TestList::default();
-    for test in tests {
-        // Where an absent test passes, ids are not completed either.
-        let said = match eval_type {
-            EvalType::FailOnly => statuses.get(test),
-            EvalType::PassAndFail => look_up(test, statuses),
-        };
-        match official(said.map(|s| s.last), demand, eval_type) {
-            Some(true) => list.success.push(test.clone()),
-            Some(false) => list.failure.push(test.clone()),
-            None => {}
-        }
-    }
-    list
-}
-
 /// The official verdict on the tests of a log.
-pub fn swebench(expected: &Expected, statuses: &Statuses, eval_type: EvalType) -> Verdict {
-    let tests = match expected {
-        Expected::Lists {
+pub fn swebench(answers: &Answers, eval_type: EvalType) -> Verdict {
+    let tests = match answers {
+        Answers::Lists {
             fail_to_pass,
             pass_to_pass,
-        } => TestsStatus {
-            fail_to_pass: sort_official(fail_to_pass, Demand::ComesToPass, statuses, eval_type),
-            pass_to_pass: sort_official(pass_to_pass, Demand::StaysPassing, statuses, eval_type),
-            ..TestsStatus::default()
-        },
-        Expected::Statuses(map) => exact(map, statuses),
+        } => {
+            let marks = |said: &[Option<Said>], demand| -> Marks {
+                said.iter()
+                    .map(|said| official(said.map(|s| s.last), demand, eval_type))
+                    .collect()
+            };
+            Tally {
+                fail_to_pass: marks(fail_to_pass, Demand::ComesToPass),
+                pass_to_pass: marks(pass_to_pass, Demand::StaysPassing),
+                unexpected: Vec::new(),
+            }
+        }
+        Answers::Exact(tally) => tally.clone(),
     };
-    let whole = tests.fail_to_pass.failure.is_empty() && tests.pass_to_pass.failure.is_empty();
     Verdict {
-        resolved: whole,
+        resolved: tests.holds(),
         tests,
     }
 }
 
 /// R2E-Gym: the log's statuses are the expected ones, no more and no less. They are put
 /// into the second list; a test that should not be there is a failure in it.
-fn exact(map: &[(String, String)], statuses: &Statuses) -> TestsStatus {
-    let mut list = TestList::default();
-    for (test, word) in map {
+fn exact(map: &[(String, String)], statuses: &Statuses) -> Tally {
+    let holds = |(test, word): &(String, String)| {
         let said = statuses.get(test).and_then(|said| said.last.word());
-        if said == Some(word.as_str()) {
-            list.success.push(test.clone());
-        } else {
-            list.failure.push(test.clone());
-        }
-    }
+        Some(said == Some(word.as_str()))
+    };
     let known: std::collections::HashSet<&str> =
         map.iter().map(|(test, _)| test.as_str()).collect();
-    let mut unknown: Vec<String> = statuses
+    let mut unexpected: Vec<String> = statuses
         .iter()
         .filter(|(test, _)| !known.contains(test))
         .map(|(test, _)| test.to_owned())
         .collect();
-    unknown.sort();
-    list.failure.extend(unknown);
-    TestsStatus {
-        pass_to_pass: list,
-        ..TestsStatus::default()
+    unexpected.sort();
+    Tally {
+        fail_to_pass: Vec::new(),
+        pass_to_pass: map.iter().map(holds).collect(),
+        unexpected,
     }
 }
 
@@ -224,39 +243,48 @@ fn exact(map: &[(String, String)], statuses: &Statuses) -> TestsStatus {
 /// that is not resolved officially. The reasons are all that hold, whether or not the
 /// official verdict is the same.
 pub fn strict(
-    expected: &Expected,
+    demands: &Demands,
+    answers: &Answers,
     statuses: &Statuses,
     evidence: &Evidence,
     official: &Verdict,
 ) -> (Verdict, Vec<Why>) {
     let mut why = Vec::new();
     let mut tests = official.tests.clone();
-    if let Expected::Lists {
-        fail_to_pass,
-        pass_to_pass,
-    } = expected
+    if let (
+        Demands::Lists {
+            fail_to_pass,
+            pass_to_pass,
+        },
+        Answers::Lists {
+            fail_to_pass: f2p_said,
+            pass_to_pass: p2p_said,
+        },
+    ) = (demands, answers)
     {
         let mut reasons = Reasons::default();
-        tests.fail_to_pass = reasons.sort(fail_to_pass, Demand::ComesToPass, statuses);
-        tests.pass_to_pass = reasons.sort(pass_to_pass, Demand::StaysPassing, statuses);
+        tests.fail_to_pass = reasons.sort(fail_to_pass, f2p_said, Demand::ComesToPass);
+        tests.pass_to_pass = reasons.sort(pass_to_pass, p2p_said, Demand::StaysPassing);
         why.extend(reasons.into_why());
         if fail_to_pass.is_empty() {
             why.push(Why::NothingExpected);
         }
-    } else if tests.pass_to_pass.success.is_empty() {
+    } else if !tests.pass_to_pass.contains(&Some(true)) {
         why.push(Why::NothingExpected);
     }
     let repeated = evidence.is_marked() && (evidence.starts > 1 || evidence.ends > 1);
     if repeated || evidence.exit_codes > 1 {
         why.push(Why::MarkersRepeated);
     }
+    if evidence.is_blank() {
+        why.push(Why::Unmarked);
+    }
     // Not the other way round: output of tests may hold lines that look like failures.
     if evidence.exited_well() == Some(false) && !statuses.any_bad() {
         why.push(Why::ExitStatus);
     }
-    let bad = !tests.fail_to_pass.failure.is_empty() || !tests.pass_to_pass.failure.is_empty();
     let verdict = Verdict {
-        resolved: official.resolved && !bad && why.is_empty(),
+        resolved: official.resolved && tests.holds() && why.is_empty(),
         tests,
     };
     (verdict, why)
@@ -272,16 +300,11 @@ struct Reasons {
 }
 
 impl Reasons {
-    fn sort(&mut self, tests: &[String], demand: Demand, statuses: &Statuses) -> TestList {
-        let mut list = TestList::default();
-        for test in tests {
-            if self.holds(test, demand, look_up(test, statuses)) {
-                list.success.push(test.clone());
-            } else {
-                list.failure.push(test.clone());
-            }
-        }
-        list
+    fn sort(&mut self, tests: &[Cow<str>], said: &[Option<Said>], demand: Demand) -> Marks {
+        let pairs = tests.iter().zip(said);
+        pairs
+            .map(|(test, said)| Some(self.holds(test, demand, *said)))
+            .collect()
     }
 
     fn holds(&mut self, test: &str, demand: Demand, said: Option<Said>) -> bool {

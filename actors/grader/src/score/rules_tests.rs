@@ -9,25 +9,44 @@ fn said(lines: &[(&str, Status)]) -> Statuses {
     out
 }
 
-fn lists(f2p: &[&str], p2p: &[&str]) -> Expected {
-    let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
-    Expected::Lists {
-        fail_to_pass: owned(f2p),
-        pass_to_pass: owned(p2p),
+fn lists<'a>(f2p: &[&'a str], p2p: &[&'a str]) -> Demands<'a> {
+    let borrowed = |ids: &[&'a str]| ids.iter().map(|id| Cow::Borrowed(*id)).collect();
+    Demands::Lists {
+        fail_to_pass: borrowed(f2p),
+        pass_to_pass: borrowed(p2p),
+    }
+}
+
+/// Both verdicts, and why ours is another.
+fn judge(
+    demands: &Demands,
+    statuses: &Statuses,
+    evidence: &Evidence,
+    eval_type: EvalType,
+) -> (Verdict, Verdict, Vec<Why>) {
+    let answers = Answers::of(demands, statuses, eval_type);
+    let official = swebench(&answers, eval_type);
+    let (ours, why) = strict(demands, &answers, statuses, evidence, &official);
+    (official, ours, why)
+}
+
+/// A log with marks that say nothing.
+fn marked() -> Evidence {
+    Evidence {
+        starts: 1,
+        ends: 1,
+        ..Evidence::default()
     }
 }
 
 /// Both verdicts on a log that ended with a status that fits.
-fn both(expected: &Expected, statuses: &Statuses) -> (bool, bool, Vec<Why>) {
+fn both(expected: &Demands, statuses: &Statuses) -> (bool, bool, Vec<Why>) {
     let evidence = Evidence {
-        starts: 1,
-        ends: 1,
         exit_code: Some(i64::from(statuses.any_bad())),
         exit_codes: 1,
-        ..Evidence::default()
+        ..marked()
     };
-    let official = swebench(expected, statuses, EvalType::PassAndFail);
-    let (ours, why) = strict(expected, statuses, &evidence, &official);
+    let (official, ours, why) = judge(expected, statuses, &evidence, EvalType::PassAndFail);
     (official.resolved, ours.resolved, why)
 }
 
@@ -100,11 +119,11 @@ fn ids_cut_within_brackets_stand_for_all_that_begin_so() {
 #[test]
 fn where_only_failures_are_recorded_an_absent_test_passed() {
     let log = said(&[("a", Failed), ("b", Error)]);
-    let resolved = |f2p: &[&str]| swebench(&lists(f2p, &["c"]), &log, EvalType::FailOnly).resolved;
-    assert!(resolved(&["b", "x"]));
-    assert!(!resolved(&["a"]));
-    let official = swebench(&lists(&["x"], &[]), &log, EvalType::FailOnly);
-    let (ours, why) = strict(&lists(&["x"], &[]), &log, &Evidence::default(), &official);
+    let judge =
+        |f2p: &[&str], p2p: &[&str]| judge(&lists(f2p, p2p), &log, &marked(), EvalType::FailOnly);
+    assert!(judge(&["b", "x"], &["c"]).0.resolved);
+    assert!(!judge(&["a"], &["c"]).0.resolved);
+    let (official, ours, why) = judge(&["x"], &[]);
     assert!(official.resolved && !ours.resolved);
     assert_eq!(
         why,
@@ -118,13 +137,8 @@ fn where_only_failures_are_recorded_an_absent_test_passed() {
 fn what_surrounds_the_output_matters_to_the_strict_rules() {
     let expected = lists(&["a"], &[]);
     let log = said(&[("a", Passed)]);
-    let official = swebench(&expected, &log, EvalType::PassAndFail);
-    let why = |evidence: Evidence| strict(&expected, &log, &evidence, &official).1;
-    let marked = Evidence {
-        starts: 1,
-        ends: 1,
-        ..Evidence::default()
-    };
+    let why = |evidence: Evidence| judge(&expected, &log, &evidence, EvalType::PassAndFail).2;
+    let marked = marked();
     assert_eq!(why(marked.clone()), []);
     assert_eq!(
         why(Evidence {
@@ -147,14 +161,17 @@ fn what_surrounds_the_output_matters_to_the_strict_rules() {
     assert_eq!(why(two), [Why::MarkersRepeated]);
     let early = Evidence {
         all_passed: Some(false),
+        pred_applied: true,
+        test_applied: true,
         ..Evidence::default()
     };
     assert_eq!(why(early), [Why::ExitStatus]);
+    assert_eq!(why(Evidence::default()), [Why::Unmarked]);
 }
 
 #[test]
 fn an_exact_map_wants_every_status_and_no_other_test() {
-    let map = Expected::Statuses(vec![
+    let map = Demands::Statuses(vec![
         ("a".into(), "PASSED".into()),
         ("b".into(), "FAILED".into()),
     ]);
@@ -169,7 +186,7 @@ fn an_exact_map_wants_every_status_and_no_other_test() {
     ] {
         assert!(!both(&map, &log).0);
     }
-    let empty = both(&Expected::Statuses(vec![]), &said(&[]));
+    let empty = both(&Demands::Statuses(vec![]), &said(&[]));
     assert_eq!(empty, (true, false, vec![Why::NothingExpected]));
 }
 
@@ -189,12 +206,12 @@ proptest! {
         for (test, status) in &log {
             statuses.set(test, *status);
         }
-        let expected = Expected::Lists { fail_to_pass: f2p.clone(), pass_to_pass: p2p };
+        let list = |ids: &[String]| ids.iter().cloned().map(Cow::Owned).collect();
+        let expected = Demands::Lists { fail_to_pass: list(&f2p), pass_to_pass: list(&p2p) };
         let evidence = Evidence {
             starts, ends: 1, exit_code: Some(code), exit_codes: 1, ..Evidence::default()
         };
-        let official = swebench(&expected, &statuses, EvalType::PassAndFail);
-        let (ours, why) = strict(&expected, &statuses, &evidence, &official);
+        let (official, ours, why) = judge(&expected, &statuses, &evidence, EvalType::PassAndFail);
         prop_assert!(official.resolved || !ours.resolved);
         prop_assert!(why.is_empty() || !ours.resolved);
         prop_assert!(ours.resolved || !official.resolved || !why.is_empty());

@@ -1,9 +1,9 @@
 //! Signs in a log: that a suite ran at all, and that the environment broke rather than
 //! the patch. The second are advice; they change no verdict.
 
-use super::lines::for_each_line;
+use super::lines::{Block, Input, for_each_block, for_each_line};
 use regex::bytes::Regex;
-use std::io::{Read, Result};
+use std::io::Result;
 use std::sync::LazyLock;
 
 /// How sure a sign is.
@@ -93,7 +93,7 @@ static RAN: LazyLock<Regex> = LazyLock::new(|| {
 ///
 /// # Errors
 /// What reading says.
-pub fn suite_ran(source: impl Read) -> Result<bool> {
+pub fn suite_ran<'a>(source: impl Into<Input<'a>>) -> Result<bool> {
     let mut ran = false;
     for_each_line(source, |line| ran = ran || RAN.is_match(line.bytes))?;
     Ok(ran)
@@ -111,8 +111,8 @@ impl Signs {
     ///
     /// # Errors
     /// What reading says.
-    pub fn look(&mut self, source: impl Read) -> Result<()> {
-        for_each_line(source, |line| self.line(line.bytes))
+    pub fn look<'a>(&mut self, source: impl Into<Input<'a>>) -> Result<()> {
+        for_each_block(source, |block| self.block(block))
     }
 
     /// What was found.
@@ -120,18 +120,29 @@ impl Signs {
         SIGNS.get(self.first?).copied()
     }
 
-    fn line(&mut self, line: &[u8]) {
-        for phrase in PHRASE.find_iter(line) {
+    /// No phrase holds the end of a line: they are looked for all over the block.
+    fn block(&mut self, block: Block) {
+        let bytes = block.bytes;
+        for phrase in PHRASE.find_iter(bytes) {
             let known = PHRASES
                 .iter()
                 .find(|(p, _)| p.as_bytes() == phrase.as_bytes());
             let Some((words, place)) = known else {
                 continue;
             };
-            let rest = line.get(phrase.start()..).unwrap_or_default();
             let holds = match *words {
-                "Killed" => line == b"Killed",
-                "Timeout error: " => TIMEOUT.is_match(rest),
+                // The line is this word and nothing else.
+                "Killed" => {
+                    let before = bytes.get(..phrase.start()).and_then(<[u8]>::last);
+                    let begins = match before {
+                        None => !block.continued,
+                        Some(byte) => is_end(byte),
+                    };
+                    begins && bytes.get(phrase.end()).is_none_or(is_end)
+                }
+                "Timeout error: " => {
+                    TIMEOUT.is_match(bytes.get(phrase.start()..).unwrap_or_default())
+                }
                 _ => true,
             };
             if holds && self.first.is_none_or(|first| *place < first) {
@@ -139,6 +150,10 @@ impl Signs {
             }
         }
     }
+}
+
+fn is_end(byte: &u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod stateful;
 pub mod sympy;
 pub mod whole;
 
+use super::lines::{MAX_LINE, each_line};
 use super::statuses::Statuses;
 use std::fmt;
 
@@ -37,6 +38,13 @@ use holds;
 pub trait LogParser {
     /// Takes a line (without its end; any bytes).
     fn line(&mut self, line: &[u8], out: &mut Statuses);
+
+    /// Takes whole lines. Of each no more than [`MAX_LINE`] bytes are looked at.
+    fn lines(&mut self, lines: &[u8], out: &mut Statuses) {
+        each_line(lines, |line| {
+            self.line(line.get(..MAX_LINE).unwrap_or(line), out);
+        });
+    }
 
     /// Says what is only known at the end.
     fn finish(&mut self, _out: &mut Statuses) {}
