@@ -7,6 +7,7 @@
 //! - [`patch`]: unified diffs onto a tree, whole or not at all
 //! - [`diff`]: what an agent changed, computed here and never by its tree's own git
 //! - [`sandbox`]: what every back end can do
+//! - [`state`]: the base state, what is a change of it, what is left out of it
 //! - [`local`]: the local back end: no daemon, no network, another uid
 //!   - [`bubblewrap`]: what a sandbox can see, as bubblewrap's command line
 //!   - [`starter`]: who makes it so: bubblewrap, or the helper itself
@@ -57,6 +58,7 @@ pub mod provision;
 pub mod sandbox;
 pub mod shell;
 pub mod starter;
+pub mod state;
 pub mod tree;
 pub mod upper;
 pub mod warden;

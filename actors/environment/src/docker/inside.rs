@@ -39,6 +39,8 @@ pub(super) struct Inside {
     /// A shell was started: its jobs may be at work at any time, so that a tree that was
     /// seen is not what is there.
     pub has_shell: AtomicBool,
+    /// Files outside of the repository, named when it was closed.
+    pub elsewhere: Mutex<Vec<String>>,
 }
 
 /// The tree as it was seen last; nothing once a command may have changed it.
@@ -369,6 +371,21 @@ impl Inside {
         let script = quiet::counters(&self.place);
         match exec::script(&self.engine, &self.container, &script).await {
             Ok(said) => guard(&self.usage).now.read(&said.stdout.text()),
+            Err(trouble) => tracing::debug!(?trouble, "a container's counters cannot be read"),
+        }
+        guard(&self.usage).now.wall_ms = self.opened.elapsed().as_millis() as u64;
+    }
+
+    /// The same before it is closed, with the names of files outside of the repository.
+    pub(super) async fn count_and_name(&self) {
+        let script = quiet::counters_and_names(&self.place);
+        match exec::script(&self.engine, &self.container, &script).await {
+            Ok(said) => {
+                let text = said.stdout.text();
+                let (counters, names) = quiet::names_apart(&text);
+                guard(&self.usage).now.read(counters);
+                *guard(&self.elsewhere) = names;
+            }
             Err(trouble) => tracing::debug!(?trouble, "a container's counters cannot be read"),
         }
         guard(&self.usage).now.wall_ms = self.opened.elapsed().as_millis() as u64;

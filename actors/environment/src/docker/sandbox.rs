@@ -14,13 +14,12 @@ use super::terminal::ContainerTerminal;
 use super::tree::Tree;
 use crate::sandbox::Sandbox;
 use crate::shell::{self, Shell, ShellError, SystemClock, nonce};
-use crate::tree::{Odd, Snapshot};
-use crate::{diff, failure, patch};
+use crate::failure;
+use crate::state::{BaseState, LeftOut, told};
 use gametape_schemas::message::{
     Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
 };
 use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -54,8 +53,9 @@ pub struct DockerPlan<'a> {
 pub struct DockerSandbox {
     inside: Inside,
     /// The state that the diff compares with.
-    base: Snapshot,
-    hidden: BTreeSet<String>,
+    base: BaseState,
+    /// What the last diff did not take, by name.
+    scratch: Mutex<Vec<String>>,
     /// One operation at a time: while the tree is looked at, nothing runs inside.
     turn: Mutex<Seen>,
     /// Taken within the turn only.
@@ -72,13 +72,6 @@ struct Spoken {
     spared: Spared,
 }
 
-fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
-    hidden.contains(path)
-        || path
-            .match_indices('/')
-            .any(|(at, _)| path.get(..at).is_some_and(|parent| hidden.contains(parent)))
-}
-
 impl DockerSandbox {
     /// Opens: makes and starts a container and puts the repository in. Blocks, some
     /// hundred milliseconds.
@@ -88,19 +81,10 @@ impl DockerSandbox {
     /// `GT-SANDBOX-IMAGE` when the image is gone, `GT-SANDBOX-EXEC` when nothing can be
     /// run in it, `GT-DOCKER-*`.
     pub fn open(plan: DockerPlan<'_>) -> Result<Self, Failure> {
-        let mut base = plan.image.files.clone();
-        for text in plan.patches {
-            patch::apply_to(&mut base, text).map_err(|reason| failure::base(&reason))?;
-        }
-        let hidden: BTreeSet<String> = plan
-            .hidden
-            .iter()
-            .map(|path| path.trim_matches('/').to_owned())
-            .collect();
-        base.retain(|path, _| !is_hidden(&hidden, path));
-        let mut tree = Tree::of(&base);
+        let base = BaseState::new(&plan.image.files, plan.patches, plan.hidden, false)?;
+        let mut tree = Tree::of(base.files());
         for (path, node) in &plan.image.rest {
-            if !is_hidden(&hidden, path) {
+            if !base.is_hidden(path) {
                 tree.put(path, node.clone());
             }
         }
@@ -115,6 +99,7 @@ impl DockerSandbox {
             removed: AtomicBool::new(false),
             usage: Mutex::default(),
             has_shell: AtomicBool::new(false),
+            elsewhere: Mutex::default(),
             engine: plan.engine,
         };
         let labels = Labels {
@@ -141,7 +126,7 @@ impl DockerSandbox {
         Ok(Self {
             inside,
             base,
-            hidden,
+            scratch: Mutex::default(),
             // What was put in is what is there.
             turn: Mutex::new(Some(tree)),
             shell: Mutex::default(),
@@ -259,21 +244,13 @@ impl Sandbox for DockerSandbox {
 
     fn diff(&self) -> Result<String, Failure> {
         let seen = self.looked()?;
-        let left_out = |path: &str| diff::is_by_product(path) || is_hidden(&self.hidden, path);
-        let now = seen.as_ref().map(|tree| tree.scan(left_out));
-        let now = now.unwrap_or_default();
-        let mut base = self.base.clone();
-        for odd in &now.odd {
-            // A file that cannot be told any more is left as it was, not deleted.
-            if let Odd::Special(path) | Odd::Large(path) | Odd::Unreadable(path) = odd {
-                base.remove(path);
-            }
-        }
-        let diff = diff::unified(&base, &now.files);
-        if !now.odd.is_empty() || !diff.binary.is_empty() {
-            tracing::debug!(odd = ?now.odd, binary = ?diff.binary, "not in the diff");
-        }
-        Ok(diff.text)
+        let left_out = LeftOut::of(&self.base);
+        let now = seen
+            .as_ref()
+            .map(|tree| tree.scan(|path| left_out.skips(path)));
+        let change = left_out.change(self.base.files().clone(), &now.unwrap_or_default());
+        *guard(&self.scratch) = change.scratch;
+        Ok(change.text)
     }
 
     fn apply(&self, text: &str) -> Result<PatchApplied, Failure> {
@@ -341,7 +318,7 @@ impl Sandbox for DockerSandbox {
             // When the engine is gone now, the next closing or the drop tries again.
             client::wait(async {
                 if is_first {
-                    inside.count().await;
+                    inside.count_and_name().await;
                 }
                 inside.engine.remove(&inside.container).await
             })??;
@@ -365,6 +342,7 @@ impl Sandbox for DockerSandbox {
             written_bytes: Some(used.written_bytes),
             processes_peak: Some(used.processes),
             limits: limits.clone(),
+            scratch: told(&guard(&self.scratch), &guard(&inside.elsewhere)),
         })
     }
 }
