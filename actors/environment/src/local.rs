@@ -27,11 +27,12 @@ use crate::state::{BaseState, LeftOut, told};
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
+use crate::root_commit::{self, RootCommit, RootCommits};
 use crate::{failure, patch, private, starter};
 use bash::Bash;
 use furnish::{furnish, mapped_uids, uid_of};
 use gametape_schemas::message::{
-    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
+    Exec, ExecOutcome, FileRead, FileWritten, History, PatchApplied, ShellInput, ShellObservation,
 };
 use gametape_schemas::{Failure, SandboxUsage};
 use outcome::{outcome, struck, take_note};
@@ -65,6 +66,12 @@ pub struct OpenPlan<'a> {
     pub patches: &'a [String],
     /// Removed after the patches; files or directories.
     pub hidden: &'a [String],
+    /// What git finds in the repository.
+    pub history: History,
+    /// Root commits that were made before.
+    pub commits: &'a RootCommits,
+    /// The most that is tried for its files: [`Layers::Overlay`] but in tests.
+    pub layers: Layers,
 }
 
 /// A sandbox of the local back end.
@@ -111,9 +118,17 @@ impl LocalSandbox {
     ///
     /// # Errors
     /// `GT-SANDBOX-OPEN`; `GT-SANDBOX-EXEC` when bubblewrap or the helper does not come
-    /// up; `GT-SANDBOX-BASE` when a patch of the base state does not apply.
+    /// up; `GT-SANDBOX-BASE` when a patch of the base state does not apply; `GT-ENV-GIT`
+    /// when a root commit cannot be made; `GT-SANDBOX-HISTORY` when a history is wanted
+    /// as it is: there is none.
     pub fn open(plan: OpenPlan<'_>) -> Result<Self, Failure> {
-        let base = BaseState::new(&plan.prepared.files, plan.patches, plan.hidden, false)?;
+        let manifest = &plan.prepared.manifest;
+        let has_git = match plan.history {
+            History::None => false,
+            History::Root => true,
+            History::AsIs => return Err(failure::no_history(manifest.recipe.id())),
+        };
+        let base = BaseState::new(&plan.prepared.files, plan.patches, plan.hidden, has_git)?;
         let private = plan.private.clone();
         Self::make(plan, base).inspect_err(|_| {
             // What is left goes with the room's directory at the latest.
@@ -123,6 +138,15 @@ impl LocalSandbox {
 
     fn make(plan: OpenPlan<'_>, base: BaseState) -> Result<Self, Failure> {
         let opened = Instant::now();
+        let commit = match plan.history {
+            History::Root => {
+                let clean = &plan.prepared.manifest.tree;
+                let key = root_commit::key(clean, plan.patches, plan.hidden);
+                let make = || RootCommit::make(root_commit::items(&base));
+                Some(plan.commits.get(&key, make)?)
+            }
+            _ => None,
+        };
         let private = plan.private.clone();
         let io = |error: io::Error| failure::open(&private, &error);
         let seat = Seat::take();
@@ -138,10 +162,14 @@ impl LocalSandbox {
             helper: plan.helper.clone(),
             bytes: plan.limits.disk_mib << 20,
             inodes: plan.limits.inodes,
+            most: plan.layers,
         };
         let ground = warden.run(move || Ground::lay(&asked));
         let ground = ground.and_then(|laid| laid).map_err(io)?;
         let root = furnish(&ground, &plan.prepared.files, base.files(), owner).map_err(io)?;
+        if let Some(commit) = commit {
+            commit.write(&ground.path("repo"), owner).map_err(io)?;
+        }
         let interpreter = &plan.prepared.manifest.interpreter;
         let view = View {
             base_prefix: interpreter.base_prefix.clone(),
@@ -205,9 +233,13 @@ impl LocalSandbox {
 
     /// Whether its repository is an overlay over the prepared tree (else a copy of it).
     pub fn has_overlay(&self) -> bool {
+        self.layers() == Some(Layers::Overlay)
+    }
+
+    /// What it stands on; `None` once it is closed.
+    pub fn layers(&self) -> Option<Layers> {
         let standing = guard(&self.standing);
-        let ground = standing.as_ref().map(|standing| &standing.ground);
-        ground.is_some_and(|ground| ground.layers() == Layers::Overlay)
+        standing.as_ref().map(|standing| standing.ground.layers())
     }
 
     /// Works on the open sandbox, alone.

@@ -161,7 +161,8 @@ fn version(said: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-fn on_path(name: &str, path: &OsStr) -> Option<PathBuf> {
+/// A program on a `PATH`.
+pub(crate) fn on_path(name: &str, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|directory| directory.join(name))
         .find(|path| path.is_absolute() && path.is_file())

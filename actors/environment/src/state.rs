@@ -14,6 +14,8 @@ pub struct BaseState {
     hidden: BTreeSet<String>,
     /// Whether a `.git` at the top is ours and no by-product of the agent's.
     has_git: bool,
+    /// What else is there from the beginning: links and large files of an image.
+    rest: BTreeSet<String>,
 }
 
 impl BaseState {
@@ -39,10 +41,18 @@ impl BaseState {
             files: Snapshot::new(),
             hidden,
             has_git,
+            rest: BTreeSet::new(),
         };
         files.retain(|path, _| !state.is_hidden(path));
         state.files = files;
         Ok(state)
+    }
+
+    /// Names what is there beside its files, and was not made by an agent.
+    #[must_use]
+    pub fn with_rest<'a>(mut self, names: impl Iterator<Item = &'a str>) -> Self {
+        self.rest = names.map(str::to_owned).collect();
+        self
     }
 
     /// Its files.
@@ -94,6 +104,7 @@ impl<'a> LeftOut<'a> {
     /// what the agent made that is no part of it.
     pub fn change(self, mut base: Snapshot, now: &Scan) -> Change {
         let mut scratch = self.names.into_inner();
+        let rest = &self.state.rest;
         for odd in &now.odd {
             match odd {
                 // A file that cannot be told any more is left as it was, not deleted.
@@ -113,6 +124,7 @@ impl<'a> LeftOut<'a> {
         // One that was deleted is not there to be named.
         let binary = diff.binary.into_iter();
         scratch.extend(binary.filter(|path| now.files.contains_key(path)));
+        scratch.retain(|path| !rest.contains(path));
         Change {
             text: diff.text,
             scratch: scratch.into_iter().collect(),

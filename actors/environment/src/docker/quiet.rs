@@ -1,8 +1,8 @@
 //! That nothing goes on after a command (the engine counts processes from outside, where
 //! nothing inside can forge it), and what a container used.
 
-use super::client::{Engine, Trouble};
-use super::exec::{self, KILL};
+use super::client::Trouble;
+use super::exec::{self, At, KILL};
 use super::spared::Spared;
 use std::time::Duration;
 
@@ -160,12 +160,12 @@ pub enum Quiet {
 /// # Errors
 /// The engine's.
 pub async fn quiet(
-    engine: &Engine,
-    container: &str,
+    at: At<'_>,
     kill: bool,
     spared: Option<&Spared>,
     usage: &mut Usage,
 ) -> Result<Quiet, Trouble> {
+    let (engine, container) = (at.engine, at.container);
     let mut note = None;
     let mut spared = spared;
     let sparing = if spared.is_some() { SPARING } else { 0 };
@@ -175,7 +175,7 @@ pub async fn quiet(
         }
         if round > 0 || kill {
             let words = spared.map_or_else(|| KILL.to_owned(), Spared::kill_and_tell);
-            match exec::script(engine, container, &words).await {
+            match exec::script(at, &words).await {
                 Ok(ran) if ran.code == Some(0) => {
                     note.get_or_insert(ran.stdout.text());
                 }
