@@ -283,7 +283,12 @@ mod tests {
         let ground = warden.run(move || Ground::lay(&plan)).unwrap().unwrap();
         assert_ne!(ground.layers(), Layers::Overlay);
         let is_root = nix::unistd::geteuid().is_root();
-        assert_eq!(ground.missing().is_some(), is_root, "{:?}", ground.missing());
+        assert_eq!(
+            ground.missing().is_some(),
+            is_root,
+            "{:?}",
+            ground.missing()
+        );
         if ground.layers() == Layers::Plain {
             eprintln!("SKIPPED: {test}: nothing can be mounted here");
         }

@@ -21,13 +21,13 @@ use crate::ground::{self, Ground, Layers, Seat};
 use crate::inside::{Bounds, Inside};
 use crate::protocol::{Limits, Request};
 use crate::provision::Prepared;
+use crate::root_commit::{self, RootCommit, RootCommits};
 use crate::sandbox::Sandbox;
 use crate::shell::{self, PtyTerminal, Shell, ShellError, SystemClock, nonce, script};
 use crate::state::{BaseState, LeftOut, told};
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
-use crate::root_commit::{self, RootCommit, RootCommits};
 use crate::{failure, patch, private, starter};
 use bash::Bash;
 use furnish::{furnish, mapped_uids, uid_of};
@@ -255,11 +255,7 @@ impl LocalSandbox {
 
     /// What may differ from the base state, and how it is now. With an overlay only what
     /// was written is looked at.
-    fn look(
-        &self,
-        standing: &Standing,
-        left_out: &LeftOut<'_>,
-    ) -> io::Result<(Snapshot, Scan)> {
+    fn look(&self, standing: &Standing, left_out: &LeftOut<'_>) -> io::Result<(Snapshot, Scan)> {
         let skip = |path: &str| left_out.skips(path);
         if standing.ground.layers() == Layers::Overlay {
             let upper = standing.ground.path("upper");

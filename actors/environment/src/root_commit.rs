@@ -187,7 +187,12 @@ fn run(
         // One pack, however small, and the same on every machine.
         .args(["-c", "fastimport.unpackLimit=0", "-c", "pack.threads=1"])
         .args(["-c", "core.logAllRefUpdates=false"])
-        .args(["-c", "core.protectHFS=false", "-c", "core.protectNTFS=false"])
+        .args([
+            "-c",
+            "core.protectHFS=false",
+            "-c",
+            "core.protectNTFS=false",
+        ])
         .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -200,7 +205,10 @@ fn run(
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said: String = said.trim().chars().take(400).collect();
-    Err(io::Error::other(format!("`git {}`: {said}", words.join(" "))))
+    Err(io::Error::other(format!(
+        "`git {}`: {said}",
+        words.join(" ")
+    )))
 }
 
 /// The files that make the repository.
@@ -306,8 +314,7 @@ impl Kept {
 /// hidden.
 pub fn key(clean: &Digest, patches: &[String], hidden: &[String]) -> String {
     // Text always has a JSON form.
-    Digest::of_value(&(clean, patches, hidden))
-        .map_or_else(|_| String::new(), |digest| digest.0)
+    Digest::of_value(&(clean, patches, hidden)).map_or_else(|_| String::new(), |digest| digest.0)
 }
 
 /// The regular files of a base state.
@@ -375,11 +382,22 @@ mod tests {
             }
         }
         assert_eq!(said(at, &["status", "--porcelain", "--ignored"]), "");
-        let log = said(at, &["log", "--all", "--format=%P|%an|%cd|%s", "--date=raw"]);
+        let log = said(
+            at,
+            &["log", "--all", "--format=%P|%an|%cd|%s", "--date=raw"],
+        );
         assert_eq!(log, format!("|gametape|{WHEN}|Base state\n"));
-        assert_eq!(said(at, &["fsck", "--unreachable", "--root", "--full"]).lines().count(), 1);
+        assert_eq!(
+            said(at, &["fsck", "--unreachable", "--root", "--full"])
+                .lines()
+                .count(),
+            1
+        );
         assert_eq!(said(at, &["reflog", "--all"]), "");
-        assert_eq!(said(at, &["remote"]) + &said(at, &["tag"]) + &said(at, &["stash", "list"]), "");
+        assert_eq!(
+            said(at, &["remote"]) + &said(at, &["tag"]) + &said(at, &["stash", "list"]),
+            ""
+        );
         let objects = said(at, &["cat-file", "--batch-all-objects", "--batch-check"]);
         // The commit, two trees, six contents.
         assert_eq!(objects.lines().count(), 9, "{objects}");

@@ -153,9 +153,7 @@ pub fn told(repository: &[String], elsewhere: &[String]) -> Vec<String> {
     let one = |name: &String| {
         let escaped = name.chars().flat_map(|c| match c {
             '\\' => vec!['\\', '\\'],
-            c if c.is_control() || c == char::REPLACEMENT_CHARACTER => {
-                c.escape_default().collect()
-            }
+            c if c.is_control() || c == char::REPLACEMENT_CHARACTER => c.escape_default().collect(),
             c => vec![c],
         });
         escaped.take(NAME).collect::<String>()
@@ -207,7 +205,10 @@ mod tests {
         now.files
             .insert("raw.bin".into(), Entry::plain(&[0xff, 0, 1]));
         let change = left_out.change(state.files().clone(), &now);
-        assert_eq!(change.text, "", "a link in its place does not delete a file");
+        assert_eq!(
+            change.text, "",
+            "a link in its place does not delete a file"
+        );
         assert_eq!(
             change.scratch,
             ["__pycache__", "a.py", "b.pyc", "large", "raw.bin", "s/.git"]

@@ -220,13 +220,30 @@ mod tests {
         let (host, usual) = (as_is.host_config.unwrap(), usual.host_config.unwrap());
         assert_eq!(host.network_mode.as_deref(), Some("none"));
         assert_eq!(
-            (host.memory, host.memory_swap, host.pids_limit, host.nano_cpus),
-            (usual.memory, usual.memory_swap, usual.pids_limit, usual.nano_cpus)
+            (
+                host.memory,
+                host.memory_swap,
+                host.pids_limit,
+                host.nano_cpus
+            ),
+            (
+                usual.memory,
+                usual.memory_swap,
+                usual.pids_limit,
+                usual.nano_cpus
+            )
         );
-        assert_eq!((&host.ulimits, &host.security_opt), (&usual.ulimits, &usual.security_opt));
+        assert_eq!(
+            (&host.ulimits, &host.security_opt),
+            (&usual.ulimits, &usual.security_opt)
+        );
         assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
         let added = host.cap_add.unwrap();
-        assert!(!added.iter().any(|cap| cap.contains("KILL") || cap.contains("SYS")));
+        assert!(
+            !added
+                .iter()
+                .any(|cap| cap.contains("KILL") || cap.contains("SYS"))
+        );
         assert!(host.privileged.is_none() && host.binds.is_none() && host.mounts.is_none());
         assert_eq!(host.readonly_rootfs, Some(false));
         assert_eq!(host.storage_opt.unwrap()["size"], "7m");

@@ -12,10 +12,10 @@ use super::settings::Bounds;
 use super::spared::Spared;
 use super::terminal::ContainerTerminal;
 use super::tree::{Node, Tree, file};
-use crate::sandbox::Sandbox;
-use crate::shell::{self, Shell, ShellError, SystemClock, nonce};
 use crate::failure;
 use crate::root_commit::{self, Item, RootCommit, RootCommits};
+use crate::sandbox::Sandbox;
+use crate::shell::{self, Shell, ShellError, SystemClock, nonce};
 use crate::state::{BaseState, LeftOut, told};
 use crate::tree::Entry;
 use gametape_schemas::message::{

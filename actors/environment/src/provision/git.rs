@@ -113,8 +113,7 @@ struct Entry {
 fn parse(listing: &[u8]) -> Result<Vec<Entry>, String> {
     let mut out = Vec::new();
     for line in listing.split(|byte| *byte == 0).filter(|l| !l.is_empty()) {
-        let line = std::str::from_utf8(line)
-            .map_err(|_| "a name in it is not UTF-8".to_owned())?;
+        let line = std::str::from_utf8(line).map_err(|_| "a name in it is not UTF-8".to_owned())?;
         let (head, path) = line.split_once('\t').ok_or("its list of files is torn")?;
         let mut words = head.split(' ');
         let (mode, _, object) = (words.next(), words.next(), words.next());
@@ -127,7 +126,9 @@ fn parse(listing: &[u8]) -> Result<Vec<Entry>, String> {
                 continue;
             }
             Some("160000") => {
-                return Err(format!("`{path}` is a submodule, and those are not fetched"));
+                return Err(format!(
+                    "`{path}` is a submodule, and those are not fetched"
+                ));
             }
             _ => return Err(format!("`{path}` is of an unknown kind")),
         };
@@ -202,7 +203,12 @@ impl Git<'_> {
         let format = if commit.len() == 64 { "sha256" } else { "sha1" };
         let format = format!("--object-format={format}");
         self.said(&["init", "--quiet", "--bare", "--template=", &format])?;
-        let shallow = ["--quiet", "--no-tags", "--depth=1", "--no-recurse-submodules"];
+        let shallow = [
+            "--quiet",
+            "--no-tags",
+            "--depth=1",
+            "--no-recurse-submodules",
+        ];
         let fetch = [&["fetch"], &shallow[..], &["--", self.url, commit]].concat();
         let fetched = self.said(&fetch).or_else(|refused| {
             if !refused.failure.message.contains("unadvertised object") {
@@ -379,7 +385,15 @@ mod tests {
     #[test]
     fn only_full_names_are_commits() {
         assert!(check_commit(&"a1".repeat(20)).is_ok() && check_commit(&"0".repeat(64)).is_ok());
-        for bad in ["", "main", "HEAD", "abc123", "--all", &"A".repeat(40), &"a".repeat(41)] {
+        for bad in [
+            "",
+            "main",
+            "HEAD",
+            "abc123",
+            "--all",
+            &"A".repeat(40),
+            &"a".repeat(41),
+        ] {
             assert!(check_commit(bad).is_err(), "{bad}");
         }
     }
@@ -394,7 +408,14 @@ mod tests {
         assert!(found[1].executable && found[1].path == "d/run" && found[0].object == object);
         let refused = |text: String| parse(text.as_bytes()).unwrap_err();
         assert!(refused(line("160000", "vendor/x")).contains("submodule"));
-        for path in ["../x", "/etc/x", "a//b", ".git/config", "d/.GIT/hooks/x", "./a"] {
+        for path in [
+            "../x",
+            "/etc/x",
+            "a//b",
+            ".git/config",
+            "d/.GIT/hooks/x",
+            "./a",
+        ] {
             assert!(refused(line("100644", path)).contains("no name"), "{path}");
         }
         assert!(refused(String::new()).contains("no files"));

@@ -79,7 +79,10 @@ pub fn fitting(wanted: Option<&str>) -> Result<Interpreter, Failure> {
         return interpreter();
     };
     if !is_version(wanted) {
-        return Err(failure::python(wanted, "that is no version, such as 3.11 or 3.11.7"));
+        return Err(failure::python(
+            wanted,
+            "that is no version, such as 3.11 or 3.11.7",
+        ));
     }
     let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
     for program in candidates(wanted) {
@@ -91,7 +94,11 @@ pub fn fitting(wanted: Option<&str>) -> Result<Interpreter, Failure> {
         let Ok(interpreter) = ask(program.as_os_str()) else {
             continue;
         };
-        let shown = format!("{} ({})", interpreter.version, interpreter.executable.display());
+        let shown = format!(
+            "{} ({})",
+            interpreter.version,
+            interpreter.executable.display()
+        );
         if !fits(&interpreter.version, wanted) {
             found.insert(shown);
         } else if !has_tools(&interpreter) {
@@ -190,7 +197,16 @@ mod tests {
         assert!(fits("3.11.7", "3.11") && fits("3.11.7", "3.11.7") && fits("3.11.7", "3"));
         assert!(!fits("3.11.7", "3.1") && !fits("3.11.7", "3.11.70") && !fits("3.1.7", "3.11"));
         assert!(is_version("3.11") && is_version("3") && is_version("3.11.7"));
-        for bad in ["", "3.", ".3", "3.11.7.1", ">=3.11", "3.x", "python3.11", "../3"] {
+        for bad in [
+            "",
+            "3.",
+            ".3",
+            "3.11.7.1",
+            ">=3.11",
+            "3.x",
+            "python3.11",
+            "../3",
+        ] {
             assert!(!is_version(bad), "{bad}");
         }
     }
@@ -208,7 +224,10 @@ mod tests {
         let none = fitting(Some("3.99")).unwrap_err();
         assert_eq!(none.code, "GT-ENV-PYTHON");
         assert!(none.message.contains(&usual.version), "{none}");
-        assert_eq!(fitting(Some("$(touch x)")).unwrap_err().code, "GT-ENV-PYTHON");
+        assert_eq!(
+            fitting(Some("$(touch x)")).unwrap_err().code,
+            "GT-ENV-PYTHON"
+        );
     }
 
     #[test]

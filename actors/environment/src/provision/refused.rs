@@ -139,7 +139,10 @@ mod tests {
             "",
         ] {
             assert!(!is_the_pins_fault(network), "{network}");
-            assert!(is_the_networks_fault(network) || network.is_empty(), "{network}");
+            assert!(
+                is_the_networks_fault(network) || network.is_empty(),
+                "{network}"
+            );
         }
         assert!(is_the_machines_fault(
             "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"

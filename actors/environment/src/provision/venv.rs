@@ -237,7 +237,10 @@ pub(super) fn logged(
             Some(status) => status,
             None => {
                 let limit = limit.as_secs();
-                let why = format!("`{line}` did not end in {limit} s (log: {})", job.log.display());
+                let why = format!(
+                    "`{line}` did not end in {limit} s (log: {})",
+                    job.log.display()
+                );
                 return Err(job.failure(why).into());
             }
         },

@@ -284,7 +284,14 @@ fn what_no_patch_takes_is_named(open: Open<'_>) {
     let used = at.close().unwrap();
     assert_eq!(
         used.scratch,
-        ["big", "link", "pkg/__pycache__", "raw.bin", "/tmp/deep/er/out.log", "/tmp/zz"]
+        [
+            "big",
+            "link",
+            "pkg/__pycache__",
+            "raw.bin",
+            "/tmp/deep/er/out.log",
+            "/tmp/zz"
+        ]
     );
     // Many, with names that are hard to print.
     let at = open(&[], &[]);
