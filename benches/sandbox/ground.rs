@@ -2,13 +2,15 @@
 
 use crate::Outcome;
 use gametape_environment::cgroup::{self, Groups, Pool};
+use gametape_environment::ground::Layers;
 use gametape_environment::local::{LocalSandbox, OpenPlan};
 use gametape_environment::provision::{Manifest, Prepared, python};
+use gametape_environment::root_commit::RootCommits;
 use gametape_environment::sandbox::Sandbox;
 use gametape_environment::starter::{Choice, Starter};
 use gametape_environment::tree::{self, Entry, Snapshot};
 use gametape_environment::{Limits, bubblewrap, helper_beside, probe};
-use gametape_schemas::message::Exec;
+use gametape_schemas::message::{Exec, History};
 use gametape_schemas::{EnvironmentRecipe, PinnedPackage, SandboxId};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -121,6 +123,9 @@ impl Sandboxes {
             groups: self.groups.clone(),
             patches: &[],
             hidden: &[],
+            history: History::None,
+            commits: &RootCommits::default(),
+            layers: Layers::default(),
         })?))
     }
 

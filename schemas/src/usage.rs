@@ -43,4 +43,9 @@ pub struct SandboxUsage {
     /// Limits that struck, each once, in the order in which they did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<ResourceLimit>,
+    /// Files that were made there and that no patch takes, by name: by-products, binary
+    /// and too large files of the repository as the last diff saw them, then those of
+    /// other places (`/tmp/…`). At most 100 names, each of at most 200 characters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scratch: Vec<String>,
 }

@@ -2,41 +2,17 @@
 //! measure -- RECIPE.json TEST_FILE`. Prints medians in milliseconds.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
+use common::{exec, median};
+use gametape_environment::ground::Layers;
 use gametape_environment::local::{LocalSandbox, OpenPlan};
+use gametape_environment::root_commit::RootCommits;
 use gametape_environment::sandbox::Sandbox;
 use gametape_environment::{Limits, helper_beside, probe, provision};
-use gametape_schemas::SandboxId;
-use gametape_schemas::message::Exec;
+use gametape_schemas::message::History;
 use std::sync::Arc;
 use std::time::Instant;
-
-fn exec(argv: &[&str]) -> Exec {
-    Exec {
-        sandbox: SandboxId::new("measure"),
-        argv: argv.iter().map(|&word| word.to_owned()).collect(),
-        stdin: None,
-        env: vec![],
-        timeout_ms: 120_000,
-        output_cap: 64 << 10,
-    }
-}
-
-fn median(name: &str, runs: usize, mut work: impl FnMut(usize)) {
-    let mut times: Vec<f64> = (0..runs)
-        .map(|run| {
-            let begin = Instant::now();
-            work(run);
-            begin.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    println!(
-        "{name:<24} p50 {:8.2} ms   p95 {:8.2} ms   min {:8.2} ms",
-        times[runs / 2],
-        times[runs * 95 / 100],
-        times[0]
-    );
-}
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -56,7 +32,8 @@ fn main() {
     // Examples lie where tests do: one directory below the programs.
     let helper = helper_beside(&std::env::current_exe().unwrap()).unwrap();
     let scratch = tempfile::tempdir_in(&cache).unwrap();
-    let open = |number: usize| {
+    let commits = RootCommits::default();
+    let open_as = |number: usize, history: History| {
         LocalSandbox::open(OpenPlan {
             host: host.clone(),
             prepared: prepared.clone(),
@@ -68,9 +45,13 @@ fn main() {
             groups: None,
             patches: &[],
             hidden: &[],
+            history,
+            commits: &commits,
+            layers: Layers::default(),
         })
         .unwrap()
     };
+    let open = |number: usize| open_as(number, History::None);
     median("open", 30, |n| {
         open(n);
     });
@@ -78,6 +59,24 @@ fn main() {
         let sandbox = open(100 + n);
         assert_eq!(sandbox.exec(&exec(&["true"])).unwrap().exit_code, Some(0));
         sandbox.close().unwrap();
+    });
+    // The first one makes the commit, the others find it made.
+    median("open, a new root commit", 1, |_| {
+        open_as(200, History::Root);
+    });
+    median("open, a root commit", 30, |n| {
+        open_as(201 + n, History::Root);
+    });
+    let versed = open_as(300, History::Root);
+    median("git status", 5, |_| {
+        let done = versed
+            .exec(&exec(&["git", "status", "--porcelain"]))
+            .unwrap();
+        assert_eq!(
+            (done.exit_code, done.stdout.as_str()),
+            (Some(0), ""),
+            "{done:?}"
+        );
     });
     let sandbox = open(1000);
     median("true", 50, |_| {

@@ -3,42 +3,18 @@
 //! directory of it. Prints medians in milliseconds.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
+use common::{exec, median};
 use gametape_environment::docker::{
     Bounds, DockerPlan, DockerSandbox, Engine, EngineSettings, image, reap,
 };
+use gametape_environment::root_commit::RootCommits;
 use gametape_environment::sandbox::Sandbox;
 use gametape_schemas::SandboxId;
-use gametape_schemas::message::{Exec, ShellInput};
+use gametape_schemas::message::{History, ShellInput};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-
-fn exec(argv: &[&str]) -> Exec {
-    Exec {
-        sandbox: SandboxId::new("measure"),
-        argv: argv.iter().map(|&word| word.to_owned()).collect(),
-        stdin: None,
-        env: vec![],
-        timeout_ms: 120_000,
-        output_cap: 64 << 10,
-    }
-}
-
-fn median(name: &str, runs: usize, mut work: impl FnMut(usize)) {
-    let mut times: Vec<f64> = (0..runs)
-        .map(|run| {
-            let begin = Instant::now();
-            work(run);
-            begin.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    println!(
-        "{name:<24} p50 {:8.2} ms   p95 {:8.2} ms   min {:8.2} ms",
-        times[runs / 2],
-        times[runs * 95 / 100],
-        times[0]
-    );
-}
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -53,7 +29,8 @@ fn main() {
         begin.elapsed().as_secs_f64()
     );
     let number = AtomicU64::new(0);
-    let open = || {
+    let commits = RootCommits::default();
+    let open_as = |history: History| {
         DockerSandbox::open(DockerPlan {
             engine: engine.clone(),
             image: &image,
@@ -63,10 +40,19 @@ fn main() {
             bounds: Bounds::default(),
             patches: &[],
             hidden: &[],
+            history,
+            commits: &commits,
             intent: &|_| {},
         })
         .unwrap()
     };
+    let open = || open_as(History::None);
+    median("open, a root commit", 5, |_| {
+        open_as(History::Root).close().unwrap();
+    });
+    median("open an image as it is", 5, |_| {
+        open_as(History::AsIs).close().unwrap();
+    });
     let mut held = Vec::new();
     median("open", 20, |_| held.push(open()));
     let at = &held[0];

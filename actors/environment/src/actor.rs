@@ -6,15 +6,19 @@ use crate::cgroup::{self, Groups, Pool};
 use crate::docker::{
     self, Bounds, DockerPlan, DockerSandbox, Engine, EngineSettings, Image, image,
 };
+use crate::ground::Layers;
 use crate::local::{LocalSandbox, OpenPlan};
 use crate::private::Owned;
 use crate::protocol::Limits;
 use crate::provision::{self, Prepared};
+use crate::root_commit::RootCommits;
 use crate::sandbox::Sandbox;
 use crate::{failure, probe};
 use actix::prelude::*;
 use gametape_schemas::message::*;
-use gametape_schemas::{EnvironmentId, EnvironmentRecipe, Failure, SandboxId, SandboxUsage};
+use gametape_schemas::{
+    EnvironmentId, EnvironmentRecipe, Failure, RepositorySource, SandboxId, SandboxUsage,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -97,11 +101,20 @@ static OPENED: AtomicU64 = AtomicU64::new(0);
 
 struct Inner {
     options: EnvironmentOptions,
-    environments: Mutex<HashMap<EnvironmentId, Arc<Prepared>>>,
+    environments: Mutex<HashMap<EnvironmentId, Known>>,
+    commits: RootCommits,
     sandboxes: Mutex<HashMap<SandboxId, Arc<dyn Sandbox>>>,
     work: Semaphore,
     /// Made at the first opening; a failure is asked for again at the next one.
     ready: Mutex<Option<Arc<Ready>>>,
+}
+
+/// An environment that sandboxes can be opened on.
+#[derive(Clone)]
+enum Known {
+    Prepared(Arc<Prepared>),
+    /// In the engine, looked at once.
+    Image(Arc<Image>),
 }
 
 /// What opening needs of this machine.
@@ -165,6 +178,7 @@ impl EnvironmentActor {
             inner: Arc::new(Inner {
                 options,
                 environments: Mutex::default(),
+                commits: RootCommits::default(),
                 sandboxes: Mutex::default(),
                 work,
                 ready: Mutex::default(),
@@ -217,9 +231,27 @@ impl Inner {
     }
 
     fn provision(&self, message: &Provision) -> Result<Provisioned, Failure> {
+        if let Some(RepositorySource::Image { .. }) = &message.recipe.source {
+            let environment = message.recipe.id();
+            let known = guard(&self.environments).get(&environment).cloned();
+            let cached = known.is_some();
+            let image = match known {
+                Some(Known::Image(image)) => image,
+                _ => self.image(&message.recipe)?,
+            };
+            return Ok(Provisioned {
+                environment,
+                // On no disk of ours.
+                repository: PathBuf::new(),
+                tree: image.clean.clone(),
+                python: image.python.clone().unwrap_or_default(),
+                cached,
+            });
+        }
         let (prepared, cached) = provision::provision(&self.options.cache, &message.recipe)?;
         let answer = prepared.answer(cached);
-        guard(&self.environments).insert(answer.environment.clone(), Arc::new(prepared));
+        let known = Known::Prepared(Arc::new(prepared));
+        guard(&self.environments).insert(answer.environment.clone(), known);
         if !cached {
             self.collect();
         }
@@ -248,21 +280,48 @@ impl Inner {
 
     /// The environment, taken up again from the disk when another process (or an actor
     /// that died) provisioned it.
-    fn prepared(&self, id: &EnvironmentId) -> Result<Arc<Prepared>, Failure> {
-        if let Some(prepared) = guard(&self.environments).get(id).cloned() {
-            return Ok(prepared);
+    fn known(&self, id: &EnvironmentId) -> Result<Known, Failure> {
+        if let Some(known) = guard(&self.environments).get(id).cloned() {
+            return Ok(known);
         }
         let known = self.options.known.iter().find(|recipe| recipe.id() == *id);
         let recipe = known.ok_or_else(|| failure::unknown(id))?;
+        if let Some(RepositorySource::Image { .. }) = &recipe.source {
+            return self.image(recipe).map(Known::Image);
+        }
         let (prepared, _) = provision::provision(&self.options.cache, recipe)?;
-        let prepared = Arc::new(prepared);
-        guard(&self.environments).insert(id.clone(), prepared.clone());
-        Ok(prepared)
+        let known = Known::Prepared(Arc::new(prepared));
+        guard(&self.environments).insert(id.clone(), known.clone());
+        Ok(known)
+    }
+
+    /// The image of a recipe. What its reference means is asked once: a tag may move in
+    /// the life of a room.
+    fn image(&self, recipe: &EnvironmentRecipe) -> Result<Arc<Image>, Failure> {
+        let (reference, directory) = provision::image_of(recipe)?;
+        if self.options.backend == Backend::Local {
+            return Err(failure::needs_docker(reference));
+        }
+        let ready = self.ready()?;
+        let Ready::Docker { engine, .. } = &*ready else {
+            return Err(failure::needs_docker(reference));
+        };
+        let image = Arc::new(image::own(engine, reference, directory)?);
+        provision::check_image(recipe, &image.files)?;
+        let mut environments = guard(&self.environments);
+        // Whoever was first decides.
+        let known = environments
+            .entry(recipe.id())
+            .or_insert_with(|| Known::Image(image.clone()));
+        Ok(match known {
+            Known::Image(first) => first.clone(),
+            Known::Prepared(_) => image,
+        })
     }
 
     fn open(&self, message: &OpenSandbox) -> Result<SandboxId, Failure> {
         let ready = self.ready()?;
-        let prepared = self.prepared(&message.environment)?;
+        let known = self.known(&message.environment)?;
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
         let (name, sandbox): (_, Arc<dyn Sandbox>) = match &*ready {
             Ready::Local {
@@ -270,6 +329,9 @@ impl Inner {
                 directory,
                 groups,
             } => {
+                let Known::Prepared(prepared) = known else {
+                    return Err(failure::needs_docker("of the recipe"));
+                };
                 let sandbox = LocalSandbox::open(OpenPlan {
                     host: host.clone(),
                     prepared,
@@ -281,19 +343,25 @@ impl Inner {
                     groups: groups.clone(),
                     patches: &message.patches,
                     hidden: &message.hidden_paths,
+                    history: message.history,
+                    commits: &self.commits,
+                    layers: Layers::default(),
                 })?;
                 ("local", Arc::new(sandbox))
             }
             Ready::Docker { engine, images } => {
-                let image = {
-                    // One at a time: the others find it made.
-                    let mut images = guard(images);
-                    match images.get(&message.environment) {
-                        Some(image) => image.clone(),
-                        None => {
-                            let image = Arc::new(image::prepared(engine, &prepared)?);
-                            images.insert(message.environment.clone(), image.clone());
-                            image
+                let image = match known {
+                    Known::Image(image) => image,
+                    Known::Prepared(prepared) => {
+                        // One at a time: the others find it made.
+                        let mut images = guard(images);
+                        match images.get(&message.environment) {
+                            Some(image) => image.clone(),
+                            None => {
+                                let image = Arc::new(image::prepared(engine, &prepared)?);
+                                images.insert(message.environment.clone(), image.clone());
+                                image
+                            }
                         }
                     }
                 };
@@ -306,6 +374,8 @@ impl Inner {
                     bounds: Bounds::default(),
                     patches: &message.patches,
                     hidden: &message.hidden_paths,
+                    history: message.history,
+                    commits: &self.commits,
                     intent: &|container| tracing::info!(container, "a container is made"),
                 })?;
                 ("docker", Arc::new(sandbox))

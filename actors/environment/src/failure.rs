@@ -169,6 +169,24 @@ pub fn python(name: &str, why: impl Display) -> Failure {
     )
 }
 
+/// No Python of a recipe's version; those that were found.
+pub fn no_python(wanted: &str, found: &std::collections::BTreeSet<String>) -> Failure {
+    let found: Vec<&str> = found.iter().map(String::as_str).collect();
+    let found = match found.as_slice() {
+        [] => "none was found".to_owned(),
+        found => format!("found were {}", found.join("; ")),
+    };
+    Failure::new(
+        FailureKind::Provision,
+        "GT-ENV-PYTHON",
+        format!("the recipe wants Python {wanted}, and {found}"),
+    )
+    .with_help(
+        "install that version with its venv module and pip (pyenv, uv and conda will do), or \
+         name it with GAMETAPE_PYTHON",
+    )
+}
+
 /// The cache cannot be used.
 pub fn disk(path: &Path, error: &io::Error) -> Failure {
     Failure::new(
@@ -216,6 +234,68 @@ pub fn history(package: &str, path: &str) -> Failure {
         ),
     )
     .with_help("choose another version of the package, or an archive without it")
+}
+
+/// No git on this machine.
+pub fn no_git() -> Failure {
+    Failure::new(
+        FailureKind::Provision,
+        "GT-ENV-GIT",
+        "git is not on this machine (no `git` on the PATH)",
+    )
+    .with_help(
+        "install it (Debian: apt-get install git): it makes the root commit of sandboxes and \
+         fetches repositories",
+    )
+}
+
+/// git did not do what it was asked for.
+pub fn git(why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Provision,
+        "GT-ENV-GIT",
+        format!("git on this machine did not do its work: {why}"),
+    )
+    .with_help("git 2.32 or newer is needed; check the space in the temporary directory")
+}
+
+/// A repository cannot be had as the recipe says.
+pub fn source(url: &str, why: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Provision,
+        "GT-ENV-SOURCE",
+        format!("the repository {url} cannot be used: {why}"),
+    )
+    .with_help(
+        "check the address and the commit in the recipe; https, ssh and paths of this machine \
+         are fetched from, and submodules are not",
+    )
+}
+
+/// An environment is a container image, and sandboxes are local.
+pub fn needs_docker(reference: &str) -> Failure {
+    Failure::new(
+        FailureKind::Input,
+        "GT-ENV-DOCKER",
+        format!("the environment is the container image {reference}, and sandboxes are local"),
+    )
+    .with_help("set limits.sandbox = \"docker\", and have a Docker Engine with that image")
+}
+
+/// A history that is not there was asked for.
+pub fn no_history(environment: impl Display) -> Failure {
+    Failure::new(
+        FailureKind::Input,
+        "GT-SANDBOX-HISTORY",
+        format!(
+            "the history of {environment} cannot be shown as it is: only a container image \
+             of a user's own has one"
+        ),
+    )
+    .with_help(
+        "tasks whose tests name commits need the image they were made for: import it, and set \
+         limits.sandbox = \"docker\"",
+    )
 }
 
 /// Work on a blocking thread panicked or was cut off.

@@ -37,12 +37,15 @@ pub struct Plan {
     pub bytes: u64,
     /// Files that may be made in all.
     pub inodes: u64,
+    /// The most that is tried.
+    pub most: Layers,
 }
 
 /// How far it went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Layers {
     /// The repository is there, over the prepared tree.
+    #[default]
     Overlay,
     /// Its size is limited; the repository has to be written.
     Limited,
@@ -55,6 +58,7 @@ pub enum Layers {
 pub struct Ground {
     directory: File,
     layers: Layers,
+    missing: Option<String>,
 }
 
 impl Ground {
@@ -67,30 +71,44 @@ impl Ground {
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&plan.private)?;
-        let mut layers = Layers::Plain;
-        if plan.owner.is_some() {
-            let limited = own_mounts().and_then(|()| limit(plan));
-            match limited {
+        let (mut layers, mut missing) = (Layers::Plain, None);
+        let mut without = |what: &str, error: io::Error| {
+            tracing::debug!(%error, "a sandbox without {what}");
+            missing = Some(format!("no {what}: {error}"));
+        };
+        let wanted = plan.owner.filter(|_| plan.most != Layers::Plain);
+        if wanted.is_some() {
+            match own_mounts().and_then(|()| limit(plan)) {
                 Ok(()) => layers = Layers::Limited,
-                Err(error) => tracing::debug!(%error, "a sandbox without a limit of its size"),
+                Err(error) => without("limit of its size", error),
             }
         }
         let directory = File::open(&plan.private)?;
-        if let (Layers::Limited, Some(owner)) = (layers, plan.owner) {
+        let wanted = wanted.filter(|_| plan.most == Layers::Overlay);
+        if let (Layers::Limited, Some(owner)) = (layers, wanted) {
             match overlay(plan, owner) {
                 Ok(()) => layers = Layers::Overlay,
                 Err(error) => {
-                    tracing::debug!(%error, "a sandbox without an overlay");
+                    without("overlay", error);
                     clear(&plan.private);
                 }
             }
         }
-        Ok(Self { directory, layers })
+        Ok(Self {
+            directory,
+            layers,
+            missing,
+        })
     }
 
     /// How far it went.
     pub fn layers(&self) -> Layers {
         self.layers
+    }
+
+    /// What it was tried to have in vain, and why not.
+    pub fn missing(&self) -> Option<&str> {
+        self.missing.as_deref()
     }
 
     /// A path of the private directory, good on every thread of this process.
@@ -259,10 +277,18 @@ mod tests {
             helper,
             bytes: 1 << 20,
             inodes: 100,
+            most: Layers::Overlay,
         };
         let warden = Warden::start(6).unwrap();
         let ground = warden.run(move || Ground::lay(&plan)).unwrap().unwrap();
         assert_ne!(ground.layers(), Layers::Overlay);
+        let is_root = nix::unistd::geteuid().is_root();
+        assert_eq!(
+            ground.missing().is_some(),
+            is_root,
+            "{:?}",
+            ground.missing()
+        );
         if ground.layers() == Layers::Plain {
             eprintln!("SKIPPED: {test}: nothing can be mounted here");
         }

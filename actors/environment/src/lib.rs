@@ -7,6 +7,8 @@
 //! - [`patch`]: unified diffs onto a tree, whole or not at all
 //! - [`diff`]: what an agent changed, computed here and never by its tree's own git
 //! - [`sandbox`]: what every back end can do
+//! - [`state`]: the base state, what is a change of it, what is left out of it
+//! - [`root_commit`]: a history of one commit, for agents that want git
 //! - [`local`]: the local back end: no daemon, no network, another uid
 //!   - [`bubblewrap`]: what a sandbox can see, as bubblewrap's command line
 //!   - [`starter`]: who makes it so: bubblewrap, or the helper itself
@@ -54,9 +56,11 @@ pub mod private;
 pub mod probe;
 pub mod protocol;
 pub mod provision;
+pub mod root_commit;
 pub mod sandbox;
 pub mod shell;
 pub mod starter;
+pub mod state;
 pub mod tree;
 pub mod upper;
 pub mod warden;

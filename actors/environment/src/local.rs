@@ -21,20 +21,21 @@ use crate::ground::{self, Ground, Layers, Seat};
 use crate::inside::{Bounds, Inside};
 use crate::protocol::{Limits, Request};
 use crate::provision::Prepared;
+use crate::root_commit::{self, RootCommit, RootCommits};
 use crate::sandbox::Sandbox;
 use crate::shell::{self, PtyTerminal, Shell, ShellError, SystemClock, nonce, script};
+use crate::state::{BaseState, LeftOut, told};
 use crate::tree::{self, Odd, Scan, Snapshot};
 use crate::upper;
 use crate::warden::Warden;
-use crate::{diff, failure, patch, private, starter};
+use crate::{failure, patch, private, starter};
 use bash::Bash;
 use furnish::{furnish, mapped_uids, uid_of};
 use gametape_schemas::message::{
-    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
+    Exec, ExecOutcome, FileRead, FileWritten, History, PatchApplied, ShellInput, ShellObservation,
 };
 use gametape_schemas::{Failure, SandboxUsage};
 use outcome::{outcome, struck, take_note};
-use std::collections::BTreeSet;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -65,6 +66,12 @@ pub struct OpenPlan<'a> {
     pub patches: &'a [String],
     /// Removed after the patches; files or directories.
     pub hidden: &'a [String],
+    /// What git finds in the repository.
+    pub history: History,
+    /// Root commits that were made before.
+    pub commits: &'a RootCommits,
+    /// The most that is tried for its files: [`Layers::Overlay`] but in tests.
+    pub layers: Layers,
 }
 
 /// A sandbox of the local back end.
@@ -75,8 +82,9 @@ pub struct LocalSandbox {
     owner: Option<u32>,
     limits: Limits,
     /// The state that the diff compares with.
-    base: Snapshot,
-    hidden: BTreeSet<String>,
+    base: BaseState,
+    /// What the last diff did not take, by name.
+    scratch: Mutex<Vec<String>>,
     opened: Instant,
     /// Ends what runs inside, from any thread.
     handle: UnixStream,
@@ -110,27 +118,35 @@ impl LocalSandbox {
     ///
     /// # Errors
     /// `GT-SANDBOX-OPEN`; `GT-SANDBOX-EXEC` when bubblewrap or the helper does not come
-    /// up; `GT-SANDBOX-BASE` when a patch of the base state does not apply.
+    /// up; `GT-SANDBOX-BASE` when a patch of the base state does not apply; `GT-ENV-GIT`
+    /// when a root commit cannot be made; `GT-SANDBOX-HISTORY` when a history is wanted
+    /// as it is: there is none.
     pub fn open(plan: OpenPlan<'_>) -> Result<Self, Failure> {
-        let mut base = plan.prepared.files.clone();
-        for text in plan.patches {
-            patch::apply_to(&mut base, text).map_err(|reason| failure::base(&reason))?;
-        }
-        let hidden: BTreeSet<String> = plan
-            .hidden
-            .iter()
-            .map(|path| path.trim_matches('/').to_owned())
-            .collect();
-        base.retain(|path, _| !is_hidden(&hidden, path));
+        let manifest = &plan.prepared.manifest;
+        let has_git = match plan.history {
+            History::None => false,
+            History::Root => true,
+            History::AsIs => return Err(failure::no_history(manifest.recipe.id())),
+        };
+        let base = BaseState::new(&plan.prepared.files, plan.patches, plan.hidden, has_git)?;
         let private = plan.private.clone();
-        Self::make(plan, base, hidden).inspect_err(|_| {
+        Self::make(plan, base).inspect_err(|_| {
             // What is left goes with the room's directory at the latest.
             let _ = private::remove(&private);
         })
     }
 
-    fn make(plan: OpenPlan<'_>, base: Snapshot, hidden: BTreeSet<String>) -> Result<Self, Failure> {
+    fn make(plan: OpenPlan<'_>, base: BaseState) -> Result<Self, Failure> {
         let opened = Instant::now();
+        let commit = match plan.history {
+            History::Root => {
+                let clean = &plan.prepared.manifest.tree;
+                let key = root_commit::key(clean, plan.patches, plan.hidden);
+                let make = || RootCommit::make(root_commit::items(&base));
+                Some(plan.commits.get(&key, make)?)
+            }
+            _ => None,
+        };
         let private = plan.private.clone();
         let io = |error: io::Error| failure::open(&private, &error);
         let seat = Seat::take();
@@ -146,10 +162,14 @@ impl LocalSandbox {
             helper: plan.helper.clone(),
             bytes: plan.limits.disk_mib << 20,
             inodes: plan.limits.inodes,
+            most: plan.layers,
         };
         let ground = warden.run(move || Ground::lay(&asked));
         let ground = ground.and_then(|laid| laid).map_err(io)?;
-        let root = furnish(&ground, &plan.prepared.files, &base, owner).map_err(io)?;
+        let root = furnish(&ground, &plan.prepared.files, base.files(), owner).map_err(io)?;
+        if let Some(commit) = commit {
+            commit.write(&ground.path("repo"), owner).map_err(io)?;
+        }
         let interpreter = &plan.prepared.manifest.interpreter;
         let view = View {
             base_prefix: interpreter.base_prefix.clone(),
@@ -181,7 +201,7 @@ impl LocalSandbox {
             owner,
             limits: plan.limits,
             base,
-            hidden,
+            scratch: Mutex::default(),
             opened,
             handle: inside.handle().map_err(failure::exec)?,
             closing: AtomicBool::new(false),
@@ -204,14 +224,22 @@ impl LocalSandbox {
     /// # Errors
     /// `GT-SANDBOX-GONE` when it is closed; the file system's.
     pub fn oddities(&self) -> Result<Vec<Odd>, Failure> {
-        self.with(|standing| Ok(self.look(standing).map_err(|e| failure::files(&e))?.1.odd))
+        self.with(|standing| {
+            let left_out = LeftOut::of(&self.base);
+            let looked = self.look(standing, &left_out);
+            Ok(looked.map_err(|e| failure::files(&e))?.1.odd)
+        })
     }
 
     /// Whether its repository is an overlay over the prepared tree (else a copy of it).
     pub fn has_overlay(&self) -> bool {
+        self.layers() == Some(Layers::Overlay)
+    }
+
+    /// What it stands on; `None` once it is closed.
+    pub fn layers(&self) -> Option<Layers> {
         let standing = guard(&self.standing);
-        let ground = standing.as_ref().map(|standing| &standing.ground);
-        ground.is_some_and(|ground| ground.layers() == Layers::Overlay)
+        standing.as_ref().map(|standing| standing.ground.layers())
     }
 
     /// Works on the open sandbox, alone.
@@ -227,33 +255,22 @@ impl LocalSandbox {
 
     /// What may differ from the base state, and how it is now. With an overlay only what
     /// was written is looked at.
-    fn look(&self, standing: &Standing) -> io::Result<(Snapshot, Scan)> {
-        let skip = |path: &str| self.is_left_out(path);
+    fn look(&self, standing: &Standing, left_out: &LeftOut<'_>) -> io::Result<(Snapshot, Scan)> {
+        let skip = |path: &str| left_out.skips(path);
         if standing.ground.layers() == Layers::Overlay {
             let upper = standing.ground.path("upper");
-            if let Some(changes) = upper::changes(&upper, &self.base, skip)? {
+            if let Some(changes) = upper::changes(&upper, self.base.files(), skip)? {
                 return Ok(changes);
             }
         }
         let now = tree::scan(&standing.ground.path("repo"), skip)?;
-        Ok((self.base.clone(), now))
-    }
-
-    fn is_left_out(&self, path: &str) -> bool {
-        diff::is_by_product(path) || is_hidden(&self.hidden, path)
+        Ok((self.base.files().clone(), now))
     }
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing is left half-done under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
-    hidden.contains(path)
-        || path
-            .match_indices('/')
-            .any(|(at, _)| path.get(..at).is_some_and(|parent| hidden.contains(parent)))
 }
 
 impl LocalSandbox {
@@ -363,13 +380,9 @@ impl Sandbox for LocalSandbox {
 
     fn diff(&self) -> Result<String, Failure> {
         self.with(|standing| {
-            let (mut base, now) = self.look(standing).map_err(|e| failure::files(&e))?;
-            for odd in &now.odd {
-                // A file that cannot be told any more is left as it was, not deleted.
-                if let Odd::Special(path) | Odd::Large(path) | Odd::Unreadable(path) = odd {
-                    base.remove(path);
-                }
-            }
+            let left_out = LeftOut::of(&self.base);
+            let looked = self.look(standing, &left_out);
+            let (mut base, now) = looked.map_err(|e| failure::files(&e))?;
             if now.odd.iter().any(|odd| matches!(odd, Odd::Many(_))) {
                 // Not all was looked at: what the base names is asked for by name.
                 let missing: Vec<String> = base
@@ -384,11 +397,9 @@ impl Sandbox for LocalSandbox {
                     }
                 }
             }
-            let diff = diff::unified(&base, &now.files);
-            if !now.odd.is_empty() || !diff.binary.is_empty() {
-                tracing::debug!(odd = ?now.odd, binary = ?diff.binary, "not in the diff");
-            }
-            Ok(diff.text)
+            let change = left_out.change(base, &now);
+            *guard(&self.scratch) = change.scratch;
+            Ok(change.text)
         })
     }
 
@@ -446,6 +457,8 @@ impl Sandbox for LocalSandbox {
             used.processes_peak = group.processes_peak;
         }
         standing.inside.end().map_err(|e| failure::files(&e))?;
+        // Nothing moves there any more.
+        used.scratch = told(&guard(&self.scratch), &left_in_tmp(&standing.ground));
         drop(standing);
         // Whoever waits for the shell hears of its end.
         drop(turn);
@@ -455,21 +468,30 @@ impl Sandbox for LocalSandbox {
     }
 }
 
+/// What lies below `/tmp`, as a sandbox calls it; not all of it where it is much.
+fn left_in_tmp(ground: &Ground) -> Vec<String> {
+    const LOOKED_AT: usize = 10_000;
+    const NAMED: usize = 100;
+    let tmp = ground.path("tmp");
+    walkdir::WalkDir::new(&tmp)
+        .min_depth(1)
+        .max_depth(tree::MAX_DEPTH)
+        .sort_by_file_name()
+        .into_iter()
+        .flatten()
+        .take(LOOKED_AT)
+        .filter(|entry| !entry.file_type().is_dir())
+        .filter_map(|entry| {
+            let relative = entry.path().strip_prefix(&tmp).ok()?;
+            Some(format!("/tmp/{}", relative.to_string_lossy()))
+        })
+        .take(NAMED)
+        .collect()
+}
+
 fn put(root: &Root, change: &patch::Change) -> io::Result<Result<(), String>> {
     match &change.new {
         Some(entry) => root.write(&change.path, &entry.bytes, Some(entry.executable)),
         None => root.remove(&change.path),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn directories_hide_what_is_below() {
-        let hidden = BTreeSet::from(["t".to_owned(), "a/b.py".to_owned()]);
-        assert!(is_hidden(&hidden, "t/x/y.py") && is_hidden(&hidden, "a/b.py"));
-        assert!(!is_hidden(&hidden, "tt/x.py") && !is_hidden(&hidden, "a/b.pyi"));
     }
 }

@@ -1,12 +1,15 @@
 //! Which layers of isolation this machine has: by trying, never by file names.
 
 use crate::bubblewrap::Host;
+use crate::ground::{self, Ground, Layers};
 use crate::inside::Inside;
 use crate::starter::{self, Choice, Starter};
+use crate::warden::Warden;
 use crate::{failure, helper_beside, packages};
 use gametape_schemas::Failure;
 use serde::Serialize;
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -161,7 +164,8 @@ fn version(said: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-fn on_path(name: &str, path: &OsStr) -> Option<PathBuf> {
+/// A program on a `PATH`.
+pub(crate) fn on_path(name: &str, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|directory| directory.join(name))
         .find(|path| path.is_absolute() && path.is_file())
@@ -261,6 +265,53 @@ fn seccomp() -> Layer {
         "the kernel has no seccomp filters"
     };
     layer("seccomp", known, true, detail)
+}
+
+/// Whether sandboxes see prepared environments of this cache through an overlay, or get
+/// copies: by making one there. For `doctor`; nothing needs it. Blocks, some milliseconds.
+pub fn overlay(cache: &Path) -> Layer {
+    let name = "overlay";
+    let copied = |why: String| {
+        let detail = format!("sandboxes get copies of the repository: {why}");
+        layer(name, false, false, detail)
+    };
+    match lay(cache) {
+        Ok(ground) => match (ground.layers(), ground.missing()) {
+            (Layers::Overlay, _) => {
+                let detail = "nothing is copied, whatever the size of a repository";
+                layer(name, true, false, detail)
+            }
+            (Layers::Limited, why) => copied(why.unwrap_or_default().to_owned()),
+            (Layers::Plain, Some(why)) => copied(format!("{why}, and their size has no limit")),
+            (Layers::Plain, None) => {
+                copied("only root can mount them; their size has no limit".to_owned())
+            }
+        },
+        Err(error) => copied(error.to_string()),
+    }
+}
+
+/// The ground of a sandbox on an empty tree in the cache (or above it, where it was not
+/// made yet). Its mounts and its files are gone with the answer's thread.
+fn lay(cache: &Path) -> io::Result<Ground> {
+    let exe = std::env::current_exe()?;
+    let helper = helper_beside(&exe)
+        .ok_or_else(|| io::Error::other("the helper `gametape-sandbox` is not there"))?;
+    let place = cache.ancestors().find(|path| path.is_dir());
+    let scratch = tempfile::tempdir_in(place.unwrap_or(Path::new("/")))?;
+    let tree = scratch.path().join("tree");
+    std::fs::create_dir(&tree)?;
+    let plan = ground::Plan {
+        private: scratch.path().join("private"),
+        tree,
+        owner: nix::unistd::geteuid().is_root().then_some(65_534),
+        helper,
+        bytes: 1 << 20,
+        inodes: 100,
+        most: Layers::Overlay,
+    };
+    let warden = Warden::start(0)?;
+    warden.run(move || Ground::lay(&plan))?
 }
 
 /// Control groups, by making one.
@@ -364,6 +415,22 @@ mod tests {
         assert!(host.is_none());
         let failure = require(&layers).unwrap_err();
         assert!(failure.message.contains("what is that"), "{failure}");
+    }
+
+    #[test]
+    fn an_overlay_is_tried_where_the_cache_will_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let row = overlay(&directory.path().join("not/made/yet"));
+        assert_eq!((row.name.as_str(), row.required), ("overlay", false));
+        assert!(!row.detail.is_empty());
+        if !nix::unistd::geteuid().is_root() {
+            assert!(!row.active && row.detail.contains("root"), "{row:?}");
+        }
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 0, "a trial leaves nothing");
+        // A file system that cannot: the reason is told.
+        let row = overlay(Path::new("/proc"));
+        assert!(!row.active && row.detail.contains("copies"), "{row:?}");
     }
 
     #[test]

@@ -85,6 +85,9 @@ fn open(test: &str, choice: Choice) -> Option<(TempDir, LocalSandbox)> {
         groups: None,
         patches: &[],
         hidden: &[],
+        history: Default::default(),
+        commits: &Default::default(),
+        layers: Default::default(),
     });
     Some((place, sandbox.unwrap()))
 }

@@ -222,6 +222,7 @@ fn samples() -> Vec<Event> {
                 written_bytes: Some(4_096),
                 processes_peak: None,
                 limits: vec![ResourceLimit::Memory, ResourceLimit::WallTime],
+                scratch: Vec::new(),
             },
         }),
         Event::StepTaken(StepTaken {

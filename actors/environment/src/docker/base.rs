@@ -16,7 +16,7 @@ const PROGRAMS: &str = "sh bash dash env \
     md5sum mkdir mkfifo mktemp mv nl nproc od paste printf pwd readlink realpath rm rmdir \
     seq sha256sum sleep sort split stat tac tail tee test timeout touch tr true truncate \
     uname uniq wc whoami xargs yes \
-    awk cmp diff file find grep egrep fgrep gunzip gzip kill less mount patch pgrep pkill \
+    awk cmp diff file find git grep egrep fgrep gunzip gzip kill less mount patch pgrep pkill \
     ps sed setsid stty tar umount unshare which";
 /// Data that programs expect.
 const DATA: [&str; 3] = [

@@ -184,14 +184,16 @@ impl Engine {
         self.slow("upload", call).await
     }
 
-    /// The tree below a directory of a container. `None` when it claims to hold more
-    /// than `most` bytes: sparse files can be larger than any disk.
+    /// The tree below a directory of a container, but what `wanted` refuses by its path
+    /// in the archive. `None` when it claims to hold more than `most` bytes: sparse files
+    /// can be larger than any disk.
     pub(super) async fn download(
         &self,
         container: &str,
         directory: &str,
         keep: u64,
         most: u64,
+        wanted: fn(&[u8]) -> bool,
     ) -> Result<Option<Tree>, Trouble> {
         let options = DownloadFromContainerOptionsBuilder::default()
             .path(directory)
@@ -209,7 +211,11 @@ impl Engine {
                     return Ok(None);
                 }
                 reader
-                    .push(&piece, &mut |found| tree.found(found))
+                    .push(&piece, &mut |found| {
+                        if wanted(&found.path) {
+                            tree.found(found);
+                        }
+                    })
                     .map_err(Trouble::Refused)?;
             }
             // A stream that ends early is an engine that ended.

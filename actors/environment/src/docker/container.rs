@@ -10,6 +10,19 @@ pub const AGENT: u32 = 61_000;
 /// The user of the process that keeps the container open: killing everything of the
 /// agent's must not end it.
 const KEEPER: &str = "65534:65534";
+/// The user that keeps an image open that is used as it is. Nobody's in any image, so
+/// that what runs there can kill neither it nor process 1.
+const OTHER_KEEPER: &str = "61001:61001";
+/// What root may do in an image that is used as it is: work with files of others, and be
+/// somebody else. Less than the engine gives by itself.
+const CAPABILITIES: [&str; 6] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "SETGID",
+    "SETUID",
+];
 /// Where the shell around a command leaves what an exit code cannot say.
 pub const NOTES: &str = "/run/gametape";
 /// `docker-init` and the process that keeps the container open.
@@ -98,6 +111,36 @@ pub fn body(image: &str, place: &str, bounds: &Bounds, labels: &Labels) -> Conta
     }
 }
 
+/// The user and the group of commands, as the engine is told.
+pub fn agent() -> String {
+    format!("{AGENT}:{AGENT}")
+}
+
+/// The request for a container in which an image is used as it is: its files writable,
+/// its own users. `disk_mib` limits what is written, where the engine can.
+pub fn as_is(
+    image: &str,
+    bounds: &Bounds,
+    labels: &Labels,
+    disk_mib: Option<u64>,
+) -> ContainerCreateBody {
+    let mut body = body(image, "/", bounds, labels);
+    body.user = Some(OTHER_KEEPER.to_owned());
+    if let Some(host) = &mut body.host_config {
+        host.readonly_rootfs = Some(false);
+        host.mounts = None;
+        host.cap_add = Some(CAPABILITIES.map(str::to_owned).to_vec());
+        host.storage_opt = disk_mib.map(|mib| HashMap::from([("size".into(), format!("{mib}m"))]));
+        // `/tmp` is the image's. Notes are written by whoever runs commands there.
+        let notes = tmpfs("noexec,mode=1777", Space { mib: 1, inodes: 16 });
+        host.tmpfs = Some(HashMap::from([
+            ("/dev/shm".to_owned(), tmpfs("noexec,mode=1777", bounds.shm)),
+            (NOTES.to_owned(), notes),
+        ]));
+    }
+    body
+}
+
 /// The request for a container whose files are looked at and that never runs.
 pub fn never_started(image: &str, owner: &Owner) -> ContainerCreateBody {
     ContainerCreateBody {
@@ -160,6 +203,51 @@ fn mib(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_as_it_is_has_every_limit_too() {
+        let labels = Labels {
+            owner: Owner::this(),
+            run: "r".into(),
+            attempt: "a".into(),
+        };
+        let bounds = Bounds::default();
+        let usual = body("sha256:1", "/testbed", &bounds, &labels);
+        let as_is = as_is("sha256:1", &bounds, &labels, Some(7));
+        assert_eq!(as_is.labels, usual.labels);
+        assert_eq!(as_is.network_disabled, Some(true));
+        assert_ne!(as_is.user, usual.user);
+        let (host, usual) = (as_is.host_config.unwrap(), usual.host_config.unwrap());
+        assert_eq!(host.network_mode.as_deref(), Some("none"));
+        assert_eq!(
+            (
+                host.memory,
+                host.memory_swap,
+                host.pids_limit,
+                host.nano_cpus
+            ),
+            (
+                usual.memory,
+                usual.memory_swap,
+                usual.pids_limit,
+                usual.nano_cpus
+            )
+        );
+        assert_eq!(
+            (&host.ulimits, &host.security_opt),
+            (&usual.ulimits, &usual.security_opt)
+        );
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        let added = host.cap_add.unwrap();
+        assert!(
+            !added
+                .iter()
+                .any(|cap| cap.contains("KILL") || cap.contains("SYS"))
+        );
+        assert!(host.privileged.is_none() && host.binds.is_none() && host.mounts.is_none());
+        assert_eq!(host.readonly_rootfs, Some(false));
+        assert_eq!(host.storage_opt.unwrap()["size"], "7m");
+    }
 
     #[test]
     fn a_container_has_every_limit_and_every_label() {

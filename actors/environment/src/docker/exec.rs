@@ -6,7 +6,7 @@
 //! ([`super::quiet`]) after every command.
 
 use super::client::{Engine, Trouble};
-use super::container::{AGENT, NOTES};
+use super::container::NOTES;
 use super::spared::Spared;
 use crate::output::Capture;
 use bollard::container::LogOutput;
@@ -23,6 +23,17 @@ const FRAME: usize = 8 << 10;
 const POLL: Duration = Duration::from_millis(250);
 /// How long an ended command's streams are drained while somebody holds them open.
 const DRAIN: Duration = Duration::from_millis(300);
+
+/// Where commands run, and as whom.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// The container.
+    pub container: &'a str,
+    /// The user, and a group where it matters.
+    pub user: &'a str,
+}
 
 /// A command inside.
 #[derive(Debug)]
@@ -104,26 +115,25 @@ pub fn is_too_long(argv: &[String], env: &[String]) -> bool {
 
 /// Runs a command of the agent's with the words around it.
 pub async fn command(
-    engine: &Engine,
-    container: &str,
+    at: At<'_>,
     order: Order<'_>,
     spared: Option<&Spared>,
 ) -> Result<Ran, Trouble> {
     let argv = around(&order.argv, spared);
-    run(engine, container, Order { argv, ..order }).await
+    run(at, Order { argv, ..order }).await
 }
 
 /// Runs something of ours as the agent's user.
-pub async fn script(engine: &Engine, container: &str, script: &str) -> Result<Ran, Trouble> {
+pub async fn script(at: At<'_>, script: &str) -> Result<Ran, Trouble> {
     let order = Order {
         argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
         env: Vec::new(),
         directory: "/",
         stdin: None,
-        timeout: engine.settings.call,
+        timeout: at.engine.settings.call,
         output_cap: 64 << 10,
     };
-    run(engine, container, order).await
+    run(at, order).await
 }
 
 /// Runs a program to its end or its limit. At the limit it is left running: whoever
@@ -131,7 +141,8 @@ pub async fn script(engine: &Engine, container: &str, script: &str) -> Result<Ra
 ///
 /// # Errors
 /// The engine's.
-pub async fn run(engine: &Engine, container: &str, order: Order<'_>) -> Result<Ran, Trouble> {
+pub async fn run(at: At<'_>, order: Order<'_>) -> Result<Ran, Trouble> {
+    let engine = at.engine;
     let begin = Instant::now();
     let options = CreateExecOptions {
         attach_stdin: Some(order.stdin.is_some()),
@@ -140,11 +151,11 @@ pub async fn run(engine: &Engine, container: &str, order: Order<'_>) -> Result<R
         tty: Some(false),
         env: Some(order.env),
         cmd: Some(order.argv),
-        user: Some(format!("{AGENT}:{AGENT}")),
+        user: Some(at.user.to_owned()),
         working_dir: Some(order.directory.to_owned()),
         ..CreateExecOptions::default()
     };
-    let created = engine.docker.create_exec(container, options);
+    let created = engine.docker.create_exec(at.container, options);
     let id = engine.call("exec", created).await?.id;
     let options = StartExecOptions {
         detach: false,

@@ -12,7 +12,7 @@ use crate::tree::Snapshot;
 use crate::{diff, failure};
 use bollard::query_parameters::*;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use gametape_schemas::Failure;
+use gametape_schemas::{Digest, Failure};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -29,6 +29,12 @@ pub struct Image {
     pub files: Snapshot,
     /// Links, empty directories and large files of the repository.
     pub rest: Vec<(String, Node)>,
+    /// Names the content of the repository.
+    pub clean: Digest,
+    /// Who runs commands in a user's own image; `None` for one that was made here.
+    pub user: Option<String>,
+    /// What the image says of the version of its Python.
+    pub python: Option<String>,
 }
 
 /// Largest file of a user's repository that is taken along (64 MiB).
@@ -68,6 +74,9 @@ pub fn prepared(engine: &Engine, prepared: &Prepared) -> Result<Image, Failure> 
         environment: bubblewrap::environment(&recipe.source_root),
         files: prepared.files.clone(),
         rest: Vec::new(),
+        clean: prepared.manifest.tree.clone(),
+        user: None,
+        python: Some(interpreter.version.clone()),
     })
 }
 
@@ -100,9 +109,23 @@ pub fn own(engine: &Engine, reference: &str, place: &str) -> Result<Image, Failu
             })?;
         let tree =
             tree.ok_or_else(|| failure::image(reference, format!("{place} is larger than 1 GiB")))?;
-        let environment = found.config.and_then(|config| config.env);
-        Ok(of_tree(id, place, environment.unwrap_or_default(), &tree))
+        let (environment, user) = match found.config {
+            Some(config) => (config.env.unwrap_or_default(), config.user),
+            None => (Vec::new(), None),
+        };
+        // Numbers are known where there are no names.
+        let user = user.filter(|user| !user.is_empty());
+        let image = of_tree(id, place, environment, &tree);
+        Ok(Image {
+            user: Some(user.unwrap_or_else(|| "0".to_owned())),
+            ..image
+        })
     })?
+}
+
+/// Whether a path in an archive of an image's repository is none of its history's.
+pub(super) fn is_no_history(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').all(|part| part != b".git")
 }
 
 fn of_tree(id: String, place: &str, environment: Vec<String>, tree: &Tree) -> Image {
@@ -133,12 +156,17 @@ fn of_tree(id: String, place: &str, environment: Vec<String>, tree: &Tree) -> Im
                 && (name != "PATH" || !all.iter().any(|(own, _)| own == "PATH"))
         });
     all.extend(ours.collect::<Vec<_>>());
+    let python = all.iter().find(|(name, _)| name == "PYTHON_VERSION");
     Image {
+        // The image decides what is there.
+        clean: Digest::of_bytes(format!("{id}\0{place}").as_bytes()),
         id,
         place: place.to_owned(),
+        python: python.map(|(_, version)| version.clone()),
         environment: all,
         files,
         rest,
+        user: None,
     }
 }
 
@@ -152,7 +180,8 @@ async fn repository(engine: &Engine, image: &str, place: &str) -> Result<Option<
     let body = container::never_started(image, &owner);
     let call = engine.docker.create_container(Some(options), body);
     engine.slow("create", call).await?;
-    let tree = engine.download(&name, place, LARGEST, LARGEST_TREE).await;
+    let tree = engine.download(&name, place, LARGEST, LARGEST_TREE, is_no_history);
+    let tree = tree.await;
     engine.remove(&name).await?;
     tree
 }

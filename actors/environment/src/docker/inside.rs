@@ -2,7 +2,9 @@
 //! repository looked at. Everything here waits for the engine.
 
 use super::client::{Engine, Trouble};
-use super::exec::{self, Order, Ran};
+use super::container::AGENT;
+use super::exec::{self, At, Order, Ran};
+use super::image;
 use super::limit;
 use super::pack::pack;
 use super::quiet::{self, Quiet, Usage};
@@ -17,9 +19,9 @@ use bollard::query_parameters::*;
 use futures_util::StreamExt;
 use gametape_schemas::message::{Exec, ExecOutcome};
 use gametape_schemas::{Failure, SandboxId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A container that is open.
@@ -28,6 +30,15 @@ pub(super) struct Inside {
     pub engine: Arc<Engine>,
     pub container: String,
     pub place: String,
+    /// Who runs commands.
+    pub user: String,
+    /// An image is used as it is: the repository lies in it, nothing is put in.
+    pub as_is: bool,
+    /// Whose the files are that are put in, as the container says itself; the agent's
+    /// where it has not.
+    pub owner: OnceLock<(u64, u64)>,
+    /// Files that were put in and are too large to be read back.
+    pub large: BTreeMap<String, Node>,
     pub environment: Vec<(String, String)>,
     pub bounds: Bounds,
     pub opened: Instant,
@@ -39,6 +50,8 @@ pub(super) struct Inside {
     /// A shell was started: its jobs may be at work at any time, so that a tree that was
     /// seen is not what is there.
     pub has_shell: AtomicBool,
+    /// Files outside of the repository, named when it was closed.
+    pub elsewhere: Mutex<Vec<String>>,
 }
 
 /// The tree as it was seen last; nothing once a command may have changed it.
@@ -58,12 +71,36 @@ pub(super) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inside {
-    /// Makes the container and starts it.
-    pub(super) async fn make(&self, body: ContainerCreateBody, tree: &Tree) -> Result<(), Trouble> {
+    /// Where commands run.
+    pub(super) fn at(&self) -> At<'_> {
+        At {
+            engine: &self.engine,
+            container: &self.container,
+            user: &self.user,
+        }
+    }
+
+    /// Makes the container, of which `body` is asked for until the engine takes it, and
+    /// starts it.
+    pub(super) async fn make(
+        &self,
+        bodies: impl IntoIterator<Item = ContainerCreateBody>,
+        tree: &Tree,
+    ) -> Result<(), Trouble> {
         let (engine, name) = (&self.engine, &self.container);
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
-        let call = engine.docker.create_container(Some(options), body);
-        engine.slow("create", call).await?;
+        let mut made = Err(Trouble::Refused("nothing to make".to_owned()));
+        for body in bodies {
+            let options = CreateContainerOptionsBuilder::default().name(name).build();
+            let call = engine.docker.create_container(Some(options), body);
+            made = engine.slow("create", call).await.map(|_| ());
+            match &made {
+                Err(Trouble::Refused(why)) if is_about_disks(why) => {
+                    tracing::debug!(why, "the engine cannot limit the disk");
+                }
+                _ => break,
+            }
+        }
+        made?;
         self.start(tree).await
     }
 
@@ -73,13 +110,24 @@ impl Inside {
         let options = None::<StartContainerOptions>;
         let call = engine.docker.start_container(name, options);
         engine.slow("start", call).await?;
-        self.put(tree.nodes()).await?;
-        let home = crate::bubblewrap::HOME;
-        let script = format!("mkdir -p {home} && [ -w {} ] && echo ready", self.place);
-        let ran = exec::script(engine, name, &script).await?;
-        if ran.stdout.text().trim() != "ready" {
-            let said = format!("{} {}", ran.stdout.text(), ran.stderr.text());
+        let place = self.place.replace('\'', r"'\''");
+        let prepare = if self.as_is {
+            format!("[ -d '{place}' ]")
+        } else {
+            self.put(tree.nodes()).await?;
+            let home = crate::bubblewrap::HOME;
+            format!("mkdir -p {home} && [ -w '{place}' ]")
+        };
+        let script = format!("{prepare} && echo ready $(id -u) $(id -g)");
+        let ran = exec::script(self.at(), &script).await?;
+        let said = ran.stdout.text();
+        let Some(ids) = said.trim().strip_prefix("ready") else {
+            let said = format!("{said} {}", ran.stderr.text());
             return Err(Trouble::Conflict(said.trim().chars().take(400).collect()));
+        };
+        let mut ids = ids.split_whitespace().map(str::parse::<u64>);
+        if let (true, Some(Ok(uid)), Some(Ok(gid))) = (self.as_is, ids.next(), ids.next()) {
+            self.owner.get_or_init(|| (uid, gid));
         }
         Ok(())
     }
@@ -89,7 +137,9 @@ impl Inside {
         nodes: impl Iterator<Item = (&'a str, &'a Node)>,
     ) -> Result<(), Trouble> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let archive = pack(nodes, now.map_or(0, |since| since.as_secs()));
+        let agent = (u64::from(AGENT), u64::from(AGENT));
+        let owner = self.owner.get().copied().unwrap_or(agent);
+        let archive = pack(nodes, owner, now.map_or(0, |since| since.as_secs()));
         let archive = archive.map_err(|e| Trouble::Refused(e.to_string()))?;
         self.engine
             .upload(&self.container, &self.place, archive)
@@ -98,17 +148,29 @@ impl Inside {
 
     /// What is left of a tree that has to be written: more than this is sparse files.
     pub(super) fn most(&self) -> u64 {
+        if self.as_is {
+            return (self.bounds.image_mib << 20) / 8;
+        }
         let space = self.bounds.repository;
         (space.mib << 20) * 2 + space.inodes * 4096
+    }
+
+    /// What of the repository is looked at: a history that is the image's own is not.
+    fn wanted(&self) -> fn(&[u8]) -> bool {
+        if self.as_is {
+            image::is_no_history
+        } else {
+            |_| true
+        }
     }
 
     /// The tree as it is at one moment, also while a shell's jobs are at work.
     pub(super) async fn tree_at_rest(&self) -> Result<Tree, Trouble> {
         let (engine, name) = (&self.engine, &self.container);
-        let reading = engine.download(name, &self.place, MAX_FILE, self.most());
+        let reading = engine.download(name, &self.place, MAX_FILE, self.most(), self.wanted());
         match self.at_rest(reading).await? {
             Some(tree) => Ok(tree),
-            None => sparse::look(engine, name, &self.place, self.most()).await,
+            None => sparse::look(self.at(), &self.place, self.most()).await,
         }
     }
 
@@ -141,11 +203,11 @@ impl Inside {
     pub(super) async fn tree(&self) -> Result<Tree, Trouble> {
         let (engine, name) = (&self.engine, &self.container);
         let found = engine
-            .download(name, &self.place, MAX_FILE, self.most())
+            .download(name, &self.place, MAX_FILE, self.most(), self.wanted())
             .await?;
         match found {
             Some(tree) => Ok(tree),
-            None => sparse::look(engine, name, &self.place, self.most()).await,
+            None => sparse::look(self.at(), &self.place, self.most()).await,
         }
     }
 
@@ -229,7 +291,13 @@ impl Inside {
     async fn still_fit(&self, written: &[(String, Node)]) -> Result<Result<(), String>, Trouble> {
         let found = self
             .engine
-            .download(&self.container, &self.place, MAX_FILE, self.most())
+            .download(
+                &self.container,
+                &self.place,
+                MAX_FILE,
+                self.most(),
+                self.wanted(),
+            )
             .await?;
         let Some(tree) = found else {
             return Ok(Err("the repository holds too large files".to_owned()));
@@ -259,7 +327,7 @@ impl Inside {
             timeout: self.engine.settings.call,
             output_cap: 1000,
         };
-        let ran = exec::run(&self.engine, &self.container, order).await?;
+        let ran = exec::run(self.at(), order).await?;
         Ok(match ran.code {
             Some(0) => Ok(()),
             _ => Err(format!("cannot be removed: {}", paths.join(", "))),
@@ -289,11 +357,10 @@ impl Inside {
             output_cap: request.output_cap,
         };
         let before = self.total();
-        let ran = exec::command(&self.engine, &self.container, order, spared).await?;
+        let ran = exec::command(self.at(), order, spared).await?;
         let unclear = ran.code.is_none_or(|code| code > 128);
         let mut usage = guard(&self.usage).now;
-        let (engine, name) = (&self.engine, &self.container);
-        let left = quiet::quiet(engine, name, unclear, spared, &mut usage).await;
+        let left = quiet::quiet(self.at(), unclear, spared, &mut usage).await;
         guard(&self.usage).now = usage;
         let note = match left? {
             Quiet::Yes(note) => {
@@ -319,7 +386,7 @@ impl Inside {
     /// Ends whatever is there, with the container where it has to be.
     pub(super) async fn clear(&self) -> Result<(), Trouble> {
         let mut usage = guard(&self.usage).now;
-        let left = quiet::quiet(&self.engine, &self.container, true, None, &mut usage).await;
+        let left = quiet::quiet(self.at(), true, None, &mut usage).await;
         guard(&self.usage).now = usage;
         if left? == Quiet::No {
             self.begin_again().await?;
@@ -343,7 +410,19 @@ impl Inside {
             "a command cannot be ended: its container is restarted"
         );
         self.count().await;
-        let tree = self.tree_at_rest().await?;
+        // As it is, an image keeps its files by itself.
+        let mut tree = match self.as_is {
+            true => Tree::default(),
+            false => self.tree_at_rest().await?,
+        };
+        for (path, node) in &self.large {
+            let is_large = |(name, found): (&str, &Node)| {
+                name == path && matches!(found, Node::Large(None, _))
+            };
+            if tree.nodes().any(is_large) {
+                tree.put(path, node.clone());
+            }
+        }
         let kill = KillContainerOptionsBuilder::default()
             .signal("KILL")
             .build();
@@ -361,18 +440,41 @@ impl Inside {
             usage.now = Usage::default();
         }
         self.start(&tree).await?;
-        Ok(tree)
+        match self.as_is {
+            true => self.tree().await,
+            false => Ok(tree),
+        }
     }
 
     /// Looks at the counters. What cannot be had is not counted: it is no reason to fail.
     pub(super) async fn count(&self) {
         let script = quiet::counters(&self.place);
-        match exec::script(&self.engine, &self.container, &script).await {
+        match exec::script(self.at(), &script).await {
             Ok(said) => guard(&self.usage).now.read(&said.stdout.text()),
             Err(trouble) => tracing::debug!(?trouble, "a container's counters cannot be read"),
         }
         guard(&self.usage).now.wall_ms = self.opened.elapsed().as_millis() as u64;
     }
+
+    /// The same before it is closed, with the names of files outside of the repository.
+    pub(super) async fn count_and_name(&self) {
+        let script = quiet::counters_and_names(&self.place);
+        match exec::script(self.at(), &script).await {
+            Ok(said) => {
+                let text = said.stdout.text();
+                let (counters, names) = quiet::names_apart(&text);
+                guard(&self.usage).now.read(counters);
+                *guard(&self.elsewhere) = names;
+            }
+            Err(trouble) => tracing::debug!(?trouble, "a container's counters cannot be read"),
+        }
+        guard(&self.usage).now.wall_ms = self.opened.elapsed().as_millis() as u64;
+    }
+}
+
+/// Whether the engine says that it cannot limit what a container writes.
+fn is_about_disks(why: &str) -> bool {
+    why.contains("storage-opt") || why.contains("storage opt")
 }
 
 /// Whether a refusal of the engine's is the agent's own doing.

@@ -2,24 +2,24 @@
 //!
 //! Never compressed: the engine would unpack it with programs of the container's.
 
-use super::container::AGENT;
 use super::tree::Node;
 use std::io;
 
-/// An archive of things by path, all the agent's. Of large files only those whose content
+/// An archive of things by path, all of one owner (uid and gid). Of large files only those whose content
 /// is known are in it.
 ///
 /// # Errors
 /// A path that no archive can hold.
 pub fn pack<'a>(
     nodes: impl Iterator<Item = (&'a str, &'a Node)>,
+    owner: (u64, u64),
     mtime: u64,
 ) -> io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, node) in nodes {
         let mut header = tar::Header::new_gnu();
-        header.set_uid(u64::from(AGENT));
-        header.set_gid(u64::from(AGENT));
+        header.set_uid(owner.0);
+        header.set_gid(owner.1);
         header.set_mtime(mtime);
         header.set_size(0);
         match node {
@@ -75,7 +75,8 @@ mod tests {
             .nodes()
             .map(|(path, node)| (format!("t/{path}"), node))
             .collect();
-        let bytes = pack(named.iter().map(|(path, node)| (path.as_str(), *node)), 7).unwrap();
+        let nodes = named.iter().map(|(path, node)| (path.as_str(), *node));
+        let bytes = pack(nodes, (5, 6), 7).unwrap();
         let (mut reader, mut back) = (Reader::new(100), Tree::default());
         reader.push(&bytes, &mut |found| back.found(found)).unwrap();
         reader.finish().unwrap();

@@ -1,8 +1,8 @@
 //! That nothing goes on after a command (the engine counts processes from outside, where
 //! nothing inside can forge it), and what a container used.
 
-use super::client::{Engine, Trouble};
-use super::exec::{self, KILL};
+use super::client::Trouble;
+use super::exec::{self, At, KILL};
 use super::spared::Spared;
 use std::time::Duration;
 
@@ -119,6 +119,31 @@ pub fn counters(place: &str) -> String {
     )
 }
 
+/// Heads the names of files.
+const NAMES: &str = "== names\n";
+
+/// Prints the counters, then the names of files outside of the repository. Pure.
+pub fn counters_and_names(place: &str) -> String {
+    let counters = counters(place);
+    let counters = counters.strip_suffix("exit 0").unwrap_or(&counters);
+    format!(
+        "( {counters} )\necho '== names'\n\
+         find /tmp /dev/shm -xdev -mindepth 1 ! -type d -print0 2>/dev/null | head -c 20000\n\
+         exit 0"
+    )
+}
+
+/// The two parts of what that prints: the kernel's words come before any name. Pure.
+pub fn names_apart(text: &str) -> (&str, Vec<String>) {
+    let (counters, names) = text.split_once(NAMES).unwrap_or((text, ""));
+    // Each ends with a zero: the last one may be cut.
+    let whole = names.rsplit_once('\0').map_or("", |(whole, _)| whole);
+    let names = whole.split('\0').filter(|name| !name.is_empty());
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort_unstable();
+    (counters, names)
+}
+
 /// What a container is like after a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Quiet {
@@ -135,12 +160,12 @@ pub enum Quiet {
 /// # Errors
 /// The engine's.
 pub async fn quiet(
-    engine: &Engine,
-    container: &str,
+    at: At<'_>,
     kill: bool,
     spared: Option<&Spared>,
     usage: &mut Usage,
 ) -> Result<Quiet, Trouble> {
+    let (engine, container) = (at.engine, at.container);
     let mut note = None;
     let mut spared = spared;
     let sparing = if spared.is_some() { SPARING } else { 0 };
@@ -150,7 +175,7 @@ pub async fn quiet(
         }
         if round > 0 || kill {
             let words = spared.map_or_else(|| KILL.to_owned(), Spared::kill_and_tell);
-            match exec::script(engine, container, &words).await {
+            match exec::script(at, &words).await {
                 Ok(ran) if ran.code == Some(0) => {
                     note.get_or_insert(ran.stdout.text());
                 }
@@ -218,6 +243,19 @@ mod tests {
         let mut none = Usage::default();
         none.read("== memory.events\noom_kill 0\n== memory.peak\nmax\n== room\n100 20\n");
         assert_eq!(none, Usage::default());
+    }
+
+    #[test]
+    fn a_name_passes_for_no_counter() {
+        let text = "== memory.events\noom_kill 1\n== room\n5 5\n== names\n/tmp/b\0/tmp/a\n== \
+             memory.events\noom_kill 9\0/tmp/cu";
+        let (counters, names) = names_apart(text);
+        let mut usage = Usage::default();
+        usage.read(counters);
+        assert_eq!((usage.oom_kills, usage.is_full), (1, false));
+        assert_eq!(names, ["/tmp/a\n== memory.events\noom_kill 9", "/tmp/b"]);
+        assert_eq!(names_apart("== room\n5 5\n"), ("== room\n5 5\n", vec![]));
+        assert!(counters_and_names("/x").matches("exit 0").count() == 1);
     }
 
     #[test]

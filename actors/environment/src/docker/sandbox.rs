@@ -11,19 +11,20 @@ use super::quiet::Usage;
 use super::settings::Bounds;
 use super::spared::Spared;
 use super::terminal::ContainerTerminal;
-use super::tree::Tree;
+use super::tree::{Node, Tree, file};
+use crate::failure;
+use crate::root_commit::{self, Item, RootCommit, RootCommits};
 use crate::sandbox::Sandbox;
 use crate::shell::{self, Shell, ShellError, SystemClock, nonce};
-use crate::tree::{Odd, Snapshot};
-use crate::{diff, failure, patch};
+use crate::state::{BaseState, LeftOut, told};
+use crate::tree::Entry;
 use gametape_schemas::message::{
-    Exec, ExecOutcome, FileRead, FileWritten, PatchApplied, ShellInput, ShellObservation,
+    Exec, ExecOutcome, FileRead, FileWritten, History, PatchApplied, ShellInput, ShellObservation,
 };
 use gametape_schemas::{Failure, ResourceLimit, SandboxUsage};
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 /// What opening needs.
@@ -44,6 +45,11 @@ pub struct DockerPlan<'a> {
     pub patches: &'a [String],
     /// Removed after the patches; files or directories.
     pub hidden: &'a [String],
+    /// What git finds in the repository. As it is: the image whole, with its own users
+    /// and its files writable.
+    pub history: History,
+    /// Root commits that were made before.
+    pub commits: &'a RootCommits,
     /// Gets the container's name before there is such a container, so that whoever comes
     /// after a crash can ask for it.
     pub intent: &'a dyn Fn(&str),
@@ -54,8 +60,9 @@ pub struct DockerPlan<'a> {
 pub struct DockerSandbox {
     inside: Inside,
     /// The state that the diff compares with.
-    base: Snapshot,
-    hidden: BTreeSet<String>,
+    base: BaseState,
+    /// What the last diff did not take, by name.
+    scratch: Mutex<Vec<String>>,
     /// One operation at a time: while the tree is looked at, nothing runs inside.
     turn: Mutex<Seen>,
     /// Taken within the turn only.
@@ -72,13 +79,6 @@ struct Spoken {
     spared: Spared,
 }
 
-fn is_hidden(hidden: &BTreeSet<String>, path: &str) -> bool {
-    hidden.contains(path)
-        || path
-            .match_indices('/')
-            .any(|(at, _)| path.get(..at).is_some_and(|parent| hidden.contains(parent)))
-}
-
 impl DockerSandbox {
     /// Opens: makes and starts a container and puts the repository in. Blocks, some
     /// hundred milliseconds.
@@ -86,35 +86,56 @@ impl DockerSandbox {
     /// # Errors
     /// `GT-SANDBOX-BASE` when a patch of the base state does not apply,
     /// `GT-SANDBOX-IMAGE` when the image is gone, `GT-SANDBOX-EXEC` when nothing can be
-    /// run in it, `GT-DOCKER-*`.
+    /// run in it, `GT-ENV-GIT` when a root commit cannot be made, `GT-SANDBOX-HISTORY`
+    /// when there is no image whose history could be shown as it is, `GT-DOCKER-*`.
     pub fn open(plan: DockerPlan<'_>) -> Result<Self, Failure> {
-        let mut base = plan.image.files.clone();
-        for text in plan.patches {
-            patch::apply_to(&mut base, text).map_err(|reason| failure::base(&reason))?;
-        }
-        let hidden: BTreeSet<String> = plan
-            .hidden
-            .iter()
-            .map(|path| path.trim_matches('/').to_owned())
-            .collect();
-        base.retain(|path, _| !is_hidden(&hidden, path));
-        let mut tree = Tree::of(&base);
+        let image = plan.image;
+        let as_is = plan.history == History::AsIs;
+        let user = match (as_is, &image.user) {
+            (false, _) => container::agent(),
+            (true, Some(user)) => user.clone(),
+            (true, None) => return Err(failure::no_history(&image.id)),
+        };
+        let has_git = plan.history != History::None;
+        let rest = image.rest.iter().map(|(path, _)| path.as_str());
+        let base = BaseState::new(&image.files, plan.patches, plan.hidden, has_git)?;
+        let base = base.with_rest(rest);
+        let mut tree = Tree::of(base.files());
         for (path, node) in &plan.image.rest {
-            if !is_hidden(&hidden, path) {
+            if !base.is_hidden(path) {
                 tree.put(path, node.clone());
             }
         }
         let owner = Owner::this();
+        if plan.history == History::Root {
+            let key = root_commit::key(&image.clean, plan.patches, plan.hidden);
+            let make = || RootCommit::make(items(&tree));
+            let commit = plan.commits.get(&key, make)?;
+            put(&mut tree, &commit);
+        }
+        let large = |(path, node): (&str, &Node)| {
+            let is_large = matches!(node, Node::Large(Some(_), _));
+            is_large.then(|| (path.to_owned(), node.clone()))
+        };
         let inside = Inside {
             container: owner.container(plan.number),
-            place: plan.image.place.clone(),
-            environment: plan.image.environment.clone(),
+            place: image.place.clone(),
+            user,
+            as_is,
+            owner: OnceLock::new(),
+            large: tree.nodes().filter_map(large).collect(),
+            // In an image as it is, the image's own.
+            environment: match as_is {
+                true => Vec::new(),
+                false => image.environment.clone(),
+            },
             bounds: plan.bounds,
             opened: Instant::now(),
             closed: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             usage: Mutex::default(),
             has_shell: AtomicBool::new(false),
+            elsewhere: Mutex::default(),
             engine: plan.engine,
         };
         let labels = Labels {
@@ -123,11 +144,17 @@ impl DockerSandbox {
             attempt: plan.label,
         };
         (plan.intent)(&inside.container);
-        let body = container::body(&plan.image.id, &inside.place, &inside.bounds, &labels);
-        let id = &plan.image.id;
+        let id = &image.id;
+        let bounds = &inside.bounds;
+        let bodies = match as_is {
+            false => vec![container::body(id, &inside.place, bounds, &labels)],
+            true => [Some(bounds.image_mib), None]
+                .map(|disk| container::as_is(id, bounds, &labels, disk))
+                .to_vec(),
+        };
         client::wait(async {
             let _one_of_few = inside.engine.starts.acquire().await;
-            let made = inside.make(body, &tree).await;
+            let made = inside.make(bodies, &tree).await;
             if made.is_err() {
                 // What is left goes with the next reaping at the latest.
                 let _ = inside.engine.remove(&inside.container).await;
@@ -138,16 +165,42 @@ impl DockerSandbox {
                 other => other.into(),
             })
         })??;
-        Ok(Self {
+        let opened = Self {
             inside,
             base,
-            hidden,
-            // What was put in is what is there.
-            turn: Mutex::new(Some(tree)),
+            scratch: Mutex::default(),
+            // What was put in is what is there; an image was not looked at.
+            turn: Mutex::new((!as_is).then_some(tree)),
             shell: Mutex::default(),
             commands: AtomicU64::new(0),
             limits: Mutex::default(),
-        })
+        };
+        if as_is && (!plan.patches.is_empty() || !plan.hidden.is_empty()) {
+            opened.make_base(image)?;
+        }
+        Ok(opened)
+    }
+
+    /// Brings an image that is used as it is to the base state.
+    fn make_base(&self, image: &Image) -> Result<(), Failure> {
+        let mut held = self.looked()?;
+        let seen: &mut Seen = &mut held;
+        let base = self.base.files();
+        let rest = image.rest.iter().map(|(path, _)| path);
+        let rest = rest.filter(|path| self.base.is_hidden(path));
+        let gone = image.files.keys().filter(|path| !base.contains_key(*path));
+        let removed: Vec<String> = gone.chain(rest).cloned().collect();
+        let new = base
+            .iter()
+            .filter(|(path, entry)| image.files.get(*path) != Some(entry));
+        let written: Vec<(String, Node)> = Tree::of(&new.map(owned).collect())
+            .nodes()
+            .filter(|(_, node)| !matches!(node, Node::Directory))
+            .map(|(path, node)| (path.to_owned(), node.clone()))
+            .collect();
+        let done = client::wait(async { self.inside.change(seen, &removed, &written).await })?;
+        let done = done.map_err(|trouble| self.inside.failure(trouble))?;
+        done.map_err(|reason| failure::base(&reason))
     }
 
     /// The container's name.
@@ -259,21 +312,16 @@ impl Sandbox for DockerSandbox {
 
     fn diff(&self) -> Result<String, Failure> {
         let seen = self.looked()?;
-        let left_out = |path: &str| diff::is_by_product(path) || is_hidden(&self.hidden, path);
-        let now = seen.as_ref().map(|tree| tree.scan(left_out));
-        let now = now.unwrap_or_default();
-        let mut base = self.base.clone();
-        for odd in &now.odd {
-            // A file that cannot be told any more is left as it was, not deleted.
-            if let Odd::Special(path) | Odd::Large(path) | Odd::Unreadable(path) = odd {
-                base.remove(path);
-            }
+        let left_out = LeftOut::of(&self.base);
+        let now = seen
+            .as_ref()
+            .map(|tree| tree.scan(|path| left_out.skips(path)));
+        let change = left_out.change(self.base.files().clone(), &now.unwrap_or_default());
+        // What an image had before cannot be told from what was made, as it is.
+        if !self.inside.as_is {
+            *guard(&self.scratch) = change.scratch;
         }
-        let diff = diff::unified(&base, &now.files);
-        if !now.odd.is_empty() || !diff.binary.is_empty() {
-            tracing::debug!(odd = ?now.odd, binary = ?diff.binary, "not in the diff");
-        }
-        Ok(diff.text)
+        Ok(change.text)
     }
 
     fn apply(&self, text: &str) -> Result<PatchApplied, Failure> {
@@ -341,7 +389,7 @@ impl Sandbox for DockerSandbox {
             // When the engine is gone now, the next closing or the drop tries again.
             client::wait(async {
                 if is_first {
-                    inside.count().await;
+                    inside.count_and_name().await;
                 }
                 inside.engine.remove(&inside.container).await
             })??;
@@ -365,7 +413,36 @@ impl Sandbox for DockerSandbox {
             written_bytes: Some(used.written_bytes),
             processes_peak: Some(used.processes),
             limits: limits.clone(),
+            scratch: match inside.as_is {
+                true => Vec::new(),
+                false => told(&guard(&self.scratch), &guard(&inside.elsewhere)),
+            },
         })
+    }
+}
+
+fn owned((path, entry): (&String, &Entry)) -> (String, Entry) {
+    (path.clone(), entry.clone())
+}
+
+/// What a root commit holds of a repository. Pure.
+fn items(tree: &Tree) -> impl Iterator<Item = (&str, Item<'_>)> {
+    tree.nodes().filter_map(|(path, node)| match node {
+        Node::File(entry, _) | Node::Large(Some(entry), _) => {
+            Some((path, Item::File(&entry.bytes, entry.executable)))
+        }
+        Node::Link(target) => Some((path, Item::Link(target))),
+        Node::Large(None, _) | Node::Directory | Node::Other => None,
+    })
+}
+
+/// Adds a root commit to a repository. Pure.
+fn put(tree: &mut Tree, commit: &RootCommit) {
+    for path in commit.directories() {
+        tree.put(path, Node::Directory);
+    }
+    for (path, bytes) in commit.files() {
+        tree.put(path, file(Some(bytes.to_vec()), 0o644));
     }
 }
 

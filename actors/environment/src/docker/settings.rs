@@ -49,6 +49,9 @@ pub struct Bounds {
     pub tmp: Space,
     /// `/dev/shm`.
     pub shm: Space,
+    /// What may be written in an image that is used as it is, MiB, where the engine can
+    /// limit it (overlay on xfs with project quotas, btrfs, zfs).
+    pub image_mib: u64,
     /// A container ends by itself after so many seconds, whoever forgot it.
     pub lifetime_s: u64,
 }
@@ -82,6 +85,7 @@ impl Default for Bounds {
                 mib: 64,
                 inodes: 1_000,
             },
+            image_mib: 20 << 10,
             lifetime_s: 24 * 3600,
         }
     }

@@ -2,8 +2,8 @@
 //! archive would spell out zero by zero. Looked at with programs inside, without them.
 
 use super::archive::{Found, Kind, Reader};
-use super::client::{Engine, Trouble, limited};
-use super::exec::{self, Order};
+use super::client::{Trouble, limited};
+use super::exec::{self, At, Order};
 use super::tree::Tree;
 
 /// Names of files that are too large to be shown (more than 8192 blocks: 4 MiB).
@@ -17,12 +17,8 @@ const REST: &str =
 ///
 /// # Errors
 /// The engine's; more than `most` bytes even so.
-pub async fn look(
-    engine: &Engine,
-    container: &str,
-    place: &str,
-    most: u64,
-) -> Result<Tree, Trouble> {
+pub async fn look(at: At<'_>, place: &str, most: u64) -> Result<Tree, Trouble> {
+    let engine = at.engine;
     let cap = usize::try_from(most).unwrap_or(usize::MAX);
     let order = |script: &str| Order {
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
@@ -34,8 +30,8 @@ pub async fn look(
     };
     let limit = engine.settings.slow * 2;
     limited("look at sparse files", limit, async {
-        let large = exec::run(engine, container, order(LARGE)).await?;
-        let rest = exec::run(engine, container, order(REST)).await?;
+        let large = exec::run(at, order(LARGE)).await?;
+        let rest = exec::run(at, order(REST)).await?;
         let (Some(large), Some(rest)) = (large.stdout.whole(), rest.stdout.whole()) else {
             return Err(Trouble::Refused("the repository is too large".to_owned()));
         };

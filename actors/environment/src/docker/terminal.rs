@@ -2,8 +2,7 @@
 //! bytes, so that neither side waits for the other.
 
 use super::client::{self, Engine, Trouble};
-use super::container::AGENT;
-use super::exec;
+use super::exec::{self, At};
 use super::inside::{Inside, guard};
 use super::spared::Spared;
 use crate::shell::{Read, ShellError, Terminal, script};
@@ -50,6 +49,7 @@ type Typing = Pin<Box<dyn AsyncWrite + Send>>;
 pub(super) struct ContainerTerminal {
     engine: Arc<Engine>,
     container: String,
+    user: String,
     spared: Spared,
     /// Its path inside.
     path: String,
@@ -97,7 +97,7 @@ impl ContainerTerminal {
             detach_keys: Some(DETACH.to_owned()),
             env: Some(env.map(|(name, value)| format!("{name}={value}")).collect()),
             cmd: Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), words]),
-            user: Some(format!("{AGENT}:{AGENT}")),
+            user: Some(inside.user.clone()),
             working_dir: Some(inside.place.clone()),
             ..CreateExecOptions::default()
         };
@@ -137,6 +137,7 @@ impl ContainerTerminal {
         Ok(Ok(Self {
             engine: engine.clone(),
             container: container.clone(),
+            user: inside.user.clone(),
             spared: first.0,
             path: first.1,
             streams,
@@ -155,7 +156,12 @@ impl ContainerTerminal {
 
     /// Runs something of ours beside it; what it printed.
     fn beside(&self, words: &str) -> io::Result<String> {
-        let ran = client::wait(exec::script(&self.engine, &self.container, words));
+        let at = At {
+            engine: &self.engine,
+            container: &self.container,
+            user: &self.user,
+        };
+        let ran = client::wait(exec::script(at, words));
         let ran = ran.and_then(|ran| ran.map_err(Failure::from));
         Ok(ran.map_err(io::Error::other)?.stdout.text())
     }

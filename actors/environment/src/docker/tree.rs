@@ -248,7 +248,8 @@ impl Tree {
     }
 }
 
-fn file(bytes: Option<Vec<u8>>, mode: u32) -> Node {
+/// A regular file as a thing in a repository.
+pub fn file(bytes: Option<Vec<u8>>, mode: u32) -> Node {
     let entry = bytes.map(|bytes| Entry {
         bytes: bytes.into(),
         executable: mode & 0o100 != 0,

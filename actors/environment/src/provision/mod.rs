@@ -7,27 +7,34 @@
 //! `….used`, and of a recipe that cannot be installed the failure, `….failed`.
 //!
 //! - [`python`]: which interpreter, and where its parts are
+//! - [`source`]: where the repository comes from
 //! - [`fetch`]: the source archive, by hash, through pip, without running its build
+//! - [`git`]: one commit of a repository, without what came before it
 //! - [`venv`]: packages beside it, made fit for another path
+//! - [`setup`]: a recipe's own commands, behind walls of their own
 //! - [`history`]: what a repository may not carry
 //! - `refused`: recipes that cannot be installed are not tried over and over
 //! - [`mod@collect`]: a budget of disk, and who uses what
 
 pub mod collect;
 pub mod fetch;
+pub mod git;
 pub mod history;
 pub mod python;
 mod refused;
+pub mod setup;
+pub mod source;
 pub mod venv;
 
 pub use collect::{Collected, collect};
+pub use source::{check_image, image_of};
 
 use crate::private::lock;
 use crate::tree::{self, Snapshot};
-use crate::{archive, diff, failure};
+use crate::{diff, failure};
 use collect::Lease;
 use gametape_schemas::message::Provisioned;
-use gametape_schemas::{Digest, EnvironmentRecipe, Failure};
+use gametape_schemas::{Digest, EnvironmentRecipe, Failure, RepositorySource};
 use nix::fcntl::FlockArg;
 use python::Interpreter;
 use refused::Refused;
@@ -135,7 +142,10 @@ impl Job<'_> {
 /// `GT-ENV-*`, with the end of the log. A recipe that cannot be installed fails at once
 /// the next time; the failure says how to try again.
 pub fn provision(cache: &Path, recipe: &EnvironmentRecipe) -> Result<(Prepared, bool), Failure> {
-    let interpreter = python::interpreter()?;
+    if let Some(RepositorySource::Image { reference, .. }) = &recipe.source {
+        return Err(failure::needs_docker(reference));
+    }
+    let interpreter = python::fitting(recipe.python.as_deref())?;
     let environments = cache.join("environments");
     let io = |e: std::io::Error| failure::disk(&environments, &e);
     let name = name(recipe, &interpreter);
@@ -215,16 +225,17 @@ fn name(recipe: &EnvironmentRecipe, interpreter: &Interpreter) -> String {
 
 fn build(job: &Job<'_>) -> Result<Digest, Refused> {
     let io = |e: std::io::Error| failure::disk(&job.half, &e);
-    let archive = fetch::fetch(job)?;
     let repository = job.half.join("repository");
-    archive::unpack(&archive, &repository).map_err(|e| Refused {
-        // The archive is the one that the recipe names: it stays what it is.
-        lasting: e.kind() == std::io::ErrorKind::InvalidData,
-        failure: job.failure(format!("its source archive cannot be unpacked: {e}")),
-    })?;
+    source::repository(job, &repository)?;
     check_parts(job, &repository)?;
     check_history(job, &repository)?;
-    venv::make(job, &repository)?;
+    venv::make(job)?;
+    if !job.recipe.setup.is_empty() {
+        setup::run(job, &repository)?;
+        // They may have fetched something.
+        check_history(job, &repository)?;
+    }
+    venv::describe(job, &repository).map_err(io)?;
     let files = tree::scan(&repository, diff::is_by_product)
         .map_err(io)?
         .files;
@@ -281,7 +292,8 @@ fn remove(path: &Path) -> std::io::Result<()> {
 fn check_parts(job: &Job<'_>, repository: &Path) -> Result<(), Failure> {
     let failed = |why: String| failure::no_tests(&job.package(), why);
     for (what, paths) in [("tests", &job.recipe.tests), ("code", &job.recipe.code)] {
-        if paths.is_empty() {
+        // Of a commit an importer may know neither.
+        if paths.is_empty() && job.recipe.source.is_none() {
             return Err(failed(format!("no {what} are named")));
         }
         if let Some(path) = paths.iter().find(|path| !repository.join(path).exists()) {

@@ -52,7 +52,7 @@ pub(super) fn keep(
     failure: Failure,
 ) -> Failure {
     let failure = failure.with_help(format!(
-        "correct the package's pins; this failure is kept and the same recipe is not tried \
+        "correct the recipe; this failure is kept and the same recipe is not tried \
          again until {} is removed",
         path.display()
     ));
@@ -80,6 +80,26 @@ pub(super) fn is_the_pins_fault(said: &str) -> bool {
         "Invalid requirement",
         "Hashes are required in --require-hashes mode",
         "is not a supported wheel on this platform",
+    ]
+    .iter()
+    .any(|words| said.contains(words))
+}
+
+/// Whether it was the network's fault, by the words of those that use it.
+pub(super) fn is_the_networks_fault(said: &str) -> bool {
+    [
+        "Could not resolve host",
+        "Temporary failure in name resolution",
+        "Name or service not known",
+        "Failed to establish a new connection",
+        "Connection refused",
+        "Connection reset",
+        "Connection timed out",
+        "Network is unreachable",
+        "timed out",
+        "unable to access",
+        "Could not read from remote repository",
+        "from versions: none",
     ]
     .iter()
     .any(|words| said.contains(words))
@@ -119,6 +139,10 @@ mod tests {
             "",
         ] {
             assert!(!is_the_pins_fault(network), "{network}");
+            assert!(
+                is_the_networks_fault(network) || network.is_empty(),
+                "{network}"
+            );
         }
         assert!(is_the_machines_fault(
             "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"

@@ -9,25 +9,28 @@ use gametape_schemas::Failure;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// Lines of the log that a failure shows.
 const TAIL: usize = 12;
 
-/// Makes `venv/` with the recipe's requirements, and metadata of the subject, which is
-/// itself not installed: it is imported from the repository.
+/// Makes `venv/` with the recipe's requirements.
 ///
 /// Downloading and installing are two steps: what fails without the network is the
 /// recipe's doing, and is not tried again.
-pub(super) fn make(job: &Job<'_>, repository: &Path) -> Result<(), Refused> {
+/// Commands of the recipe's setup find pip in it.
+pub(super) fn make(job: &Job<'_>) -> Result<(), Refused> {
     let io = |e: io::Error| failure::disk(&job.half, &e);
     let venv = job.half.join("venv");
     let text = |words: &[&str]| words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
-    step(
-        job,
-        &text(&["-m", "venv", "--without-pip", &venv.to_string_lossy()]),
-        None,
-    )?;
+    let mut words = vec!["-m", "venv"];
+    if job.recipe.setup.is_empty() {
+        words.push("--without-pip");
+    }
+    let place = venv.to_string_lossy();
+    words.push(&place);
+    step(job, &text(&words), None)?;
     let pins = job.half.join("requirements.txt");
     std::fs::write(&pins, job.recipe.requirements.join("\n") + "\n").map_err(io)?;
     if !job.recipe.requirements.is_empty() {
@@ -54,8 +57,7 @@ pub(super) fn make(job: &Job<'_>, repository: &Path) -> Result<(), Refused> {
         );
         installed.map_err(|stumble| stumble.lasting(|said| !is_the_machines_fault(said)))?;
     }
-    relocate(&venv).map_err(io)?;
-    Ok(describe(job, &venv, repository).map_err(io)?)
+    Ok(relocate(&venv).map_err(io)?)
 }
 
 /// Takes the building place out of scripts and of `pyvenv.cfg`.
@@ -83,11 +85,17 @@ fn relocate(venv: &Path) -> io::Result<()> {
     )
 }
 
-/// Minimal metadata of the subject, for packages that ask for their own version.
-fn describe(job: &Job<'_>, venv: &Path, repository: &Path) -> io::Result<()> {
+/// Minimal metadata of the subject, for packages that ask for their own version. It is
+/// itself not installed (unless its setup did): it is imported from the repository.
+pub(super) fn describe(job: &Job<'_>, repository: &Path) -> io::Result<()> {
     let package = &job.recipe.package;
-    let name = package.name.replace(['-', '.'], "_");
-    let Some(site) = site_packages(venv)? else {
+    // A repository has its owner before its name.
+    let name = package.name.rsplit('/').next().unwrap_or_default();
+    let name = name.replace(['-', '.'], "_");
+    if name.is_empty() || package.version.contains('/') {
+        return Ok(());
+    }
+    let Some(site) = site_packages(&job.half.join("venv"))? else {
         return Ok(());
     };
     for entry in std::fs::read_dir(&site)? {
@@ -102,7 +110,8 @@ fn describe(job: &Job<'_>, venv: &Path, repository: &Path) -> io::Result<()> {
     std::fs::create_dir(&target)?;
     let metadata = format!(
         "Metadata-Version: 2.1\nName: {}\nVersion: {}\n",
-        package.name, package.version
+        package.name.rsplit('/').next().unwrap_or_default(),
+        package.version
     );
     std::fs::write(target.join("METADATA"), metadata)?;
     std::fs::write(target.join("INSTALLER"), "gametape\n")?;
@@ -141,7 +150,7 @@ pub(super) struct Stumble {
 
 impl Stumble {
     /// Whether it would come again is decided by what was said.
-    fn lasting(self, would: impl FnOnce(&str) -> bool) -> Refused {
+    pub(super) fn lasting(self, would: impl FnOnce(&str) -> bool) -> Refused {
         Refused {
             lasting: self.said.as_deref().is_some_and(would),
             failure: self.failure,
@@ -172,10 +181,6 @@ impl From<Stumble> for Refused {
 
 /// Runs a step of Python or pip, its output into the log; `path` becomes `PYTHONPATH`.
 pub(super) fn step(job: &Job<'_>, args: &[String], path: Option<&Path>) -> Result<(), Stumble> {
-    let io = |e: io::Error| failure::disk(&job.log, &e);
-    let before = std::fs::metadata(&job.log).map_or(0, |meta| meta.len());
-    let mut log = OpenOptions::new().append(true).open(&job.log).map_err(io)?;
-    writeln!(log, "$ python {}", args.join(" ")).map_err(io)?;
     // pip must be able to see the environment that called us; venv must not.
     let program = match args.get(1).map(String::as_str) {
         Some("venv") => &job.interpreter.base_executable,
@@ -195,17 +200,51 @@ pub(super) fn step(job: &Job<'_>, args: &[String], path: Option<&Path>) -> Resul
     if let Some(path) = path {
         command.env("PYTHONPATH", path);
     }
-    let status = command
+    command
         .args(args)
         .env("PIP_NO_INPUT", "1")
         .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-        .env("PIP_PROGRESS_BAR", "off")
+        .env("PIP_PROGRESS_BAR", "off");
+    logged(job, &format!("python {}", args.join(" ")), command, None)
+}
+
+/// Runs a step to its end or its limit, its output into the log.
+pub(super) fn logged(
+    job: &Job<'_>,
+    line: &str,
+    mut command: Command,
+    limit: Option<Duration>,
+) -> Result<(), Stumble> {
+    let io = |e: io::Error| failure::disk(&job.log, &e);
+    let before = std::fs::metadata(&job.log).map_or(0, |meta| meta.len());
+    let mut log = OpenOptions::new().append(true).open(&job.log).map_err(io)?;
+    writeln!(log, "$ {line}").map_err(io)?;
+    let program = command.get_program().to_owned();
+    let not_run = |e: io::Error| {
+        let program = Path::new(&program).display();
+        job.failure(format!("{program} cannot be run: {e}"))
+    };
+    let mut child = command
         .current_dir(&job.half)
         .stdin(Stdio::null())
         .stdout(Stdio::from(log.try_clone().map_err(io)?))
         .stderr(Stdio::from(log))
-        .status()
-        .map_err(|e| job.failure(format!("{} cannot be run: {e}", program.display())))?;
+        .spawn()
+        .map_err(not_run)?;
+    let status = match limit {
+        None => child.wait().map_err(not_run)?,
+        Some(limit) => match within(&mut child, limit).map_err(not_run)? {
+            Some(status) => status,
+            None => {
+                let limit = limit.as_secs();
+                let why = format!(
+                    "`{line}` did not end in {limit} s (log: {})",
+                    job.log.display()
+                );
+                return Err(job.failure(why).into());
+            }
+        },
+    };
     if status.success() {
         return Ok(());
     }
@@ -213,8 +252,7 @@ pub(super) fn step(job: &Job<'_>, args: &[String], path: Option<&Path>) -> Resul
     let said = log.get(usize::try_from(before).unwrap_or(0)..);
     let said = String::from_utf8_lossy(said.unwrap_or_default()).into_owned();
     let failure = job.failure(format!(
-        "`python {}` failed ({status}); the last lines of {}:\n{}",
-        args.join(" "),
+        "`{line}` failed ({status}); the last lines of {}:\n{}",
         job.log.display(),
         tail(&said)
     ));
@@ -222,6 +260,23 @@ pub(super) fn step(job: &Job<'_>, args: &[String], path: Option<&Path>) -> Resul
         failure,
         said: status.code().map(|_| said),
     })
+}
+
+/// How a process ended; `None`, and it was killed, when it took longer.
+fn within(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    const LOOK: Duration = Duration::from_millis(20);
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if begin.elapsed() >= limit {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 fn tail(log: &str) -> String {
@@ -248,6 +303,15 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(read("bin/pytest"), "#!/venv/bin/python\nx\n");
         assert_eq!(read("pyvenv.cfg"), "home = /usr/bin\n");
+    }
+
+    #[test]
+    fn what_takes_too_long_is_killed() {
+        let sleep = |seconds: &str| Command::new("sleep").arg(seconds).spawn().unwrap();
+        let none = within(&mut sleep("1000"), Duration::from_millis(30)).unwrap();
+        assert_eq!(none, None);
+        let ended = within(&mut sleep("0"), Duration::from_secs(60)).unwrap();
+        assert!(ended.unwrap().success());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub fn contract(open: Open<'_>) {
     files_are_read_and_written(open);
     patches_apply_whole_or_not_at_all(open);
     links_lead_nowhere(open);
+    what_no_patch_takes_is_named(open);
     closing_ends_everything(open);
 }
 
@@ -268,6 +269,41 @@ pub fn diff_of_a_mess(open: Open<'_>) -> String {
     let diff = at.diff().unwrap();
     at.close().unwrap();
     diff
+}
+
+fn what_no_patch_takes_is_named(open: Open<'_>) {
+    let at = open(&[], &["tests".into()]);
+    let made = shell(
+        &*at,
+        "mkdir -p pkg/__pycache__ tests && touch pkg/__pycache__/a.pyc tests/mine && \
+         printf '\\377\\0' > raw.bin && ln -s a.py link && truncate -s 5M big && \
+         echo 'x = 3' > new.py && mkdir -p /tmp/deep/er && touch /tmp/deep/er/out.log /tmp/zz",
+    );
+    assert_eq!(made.exit_code, Some(0), "{made:?}");
+    assert!(at.diff().unwrap().contains("new.py"));
+    let used = at.close().unwrap();
+    assert_eq!(
+        used.scratch,
+        [
+            "big",
+            "link",
+            "pkg/__pycache__",
+            "raw.bin",
+            "/tmp/deep/er/out.log",
+            "/tmp/zz"
+        ]
+    );
+    // Many, with names that are hard to print.
+    let at = open(&[], &[]);
+    let script = "for n in range(300): open(f'/tmp/{n:03}\\n\\x1b', 'w').close()";
+    assert_eq!(python(&*at, script).exit_code, Some(0));
+    let used = at.close().unwrap();
+    assert_eq!(used.scratch.len(), 100);
+    assert_eq!(used.scratch[7], "/tmp/007\\n\\u{1b}");
+    // Nothing made, nothing named.
+    let at = open(&[], &[]);
+    assert_eq!(run(&*at, &["true"]).exit_code, Some(0));
+    assert_eq!(at.close().unwrap().scratch, [""; 0]);
 }
 
 fn closing_ends_everything(open: Open<'_>) {

@@ -73,6 +73,9 @@ fn local_holder() {
             groups: Some(pool.clone()),
             patches: &[],
             hidden: &[],
+            history: Default::default(),
+            commits: &Default::default(),
+            layers: Default::default(),
         });
         Arc::new(sandbox.unwrap())
     };

@@ -6,6 +6,9 @@
 mod attacks;
 mod checks;
 mod engines;
+mod histories;
+mod images;
+mod intents;
 mod leaks;
 mod local_leaks;
 mod rooms;
@@ -16,9 +19,35 @@ mod table_scripts;
 #[path = "../common/tries.rs"]
 mod tries;
 
+use gametape_environment::ground::Layers;
+use gametape_schemas::message::History;
+
 #[test]
 fn the_local_back_end_keeps_the_contract() {
     rooms::local("the_local_back_end_keeps_the_contract", checks::contract);
+}
+
+/// As on machines where nothing can be mounted over a tree.
+#[test]
+fn the_local_back_end_keeps_the_contract_without_an_overlay() {
+    let test = "the_local_back_end_keeps_the_contract_without_an_overlay";
+    let none = History::None;
+    rooms::local_as(test, none, Layers::Limited, |open| {
+        checks::contract(open);
+        checks::closed_is_gone(open);
+    });
+    // Nor over anything.
+    rooms::local_as(test, none, Layers::Plain, checks::contract);
+    let mut diffs = Vec::new();
+    for most in [Layers::Overlay, Layers::Limited, Layers::Plain] {
+        rooms::local_as(test, none, most, |open| {
+            diffs.push(checks::diff_of_a_mess(open))
+        });
+    }
+    assert!(
+        diffs.windows(2).all(|pair| pair[0] == pair[1]),
+        "{diffs:#?}"
+    );
 }
 
 #[test]

@@ -5,24 +5,29 @@ use gametape_environment::cgroup::Pool;
 use gametape_environment::docker::{
     Bounds, DockerPlan, DockerSandbox, Engine, EngineSettings, Image, image,
 };
+use gametape_environment::ground::Layers;
 use gametape_environment::local::{LocalSandbox, OpenPlan};
 use gametape_environment::private::Owned;
 use gametape_environment::provision::{Manifest, Prepared, python};
+use gametape_environment::root_commit::RootCommits;
 use gametape_environment::sandbox::Sandbox;
 use gametape_environment::starter::Choice;
 use gametape_environment::tree::{self, Entry, Snapshot};
 use gametape_environment::{Limits, helper_beside, probe};
-use gametape_schemas::message::{Exec, ExecOutcome};
+use gametape_schemas::message::{Exec, ExecOutcome, History};
 use gametape_schemas::{EnvironmentRecipe, Failure, PinnedPackage, SandboxId};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 /// Opens sandboxes of one back end, with patches and hidden paths.
 pub type Open<'a> = &'a dyn Fn(&[String], &[String]) -> Arc<dyn Sandbox>;
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// Root commits that were made for these tests.
+static COMMITS: LazyLock<RootCommits> = LazyLock::new(RootCommits::default);
 
 pub fn number() -> u64 {
     NUMBER.fetch_add(1, Ordering::Relaxed)
@@ -148,8 +153,44 @@ impl LocalRoom {
         patches: &[String],
         hidden: &[String],
     ) -> LocalSandbox {
+        self.open_as(
+            limits,
+            groups,
+            (patches, hidden),
+            History::None,
+            Layers::Overlay,
+        )
+    }
+
+    pub fn open_as(
+        &self,
+        limits: Limits,
+        groups: Option<Arc<Pool>>,
+        asked: (&[String], &[String]),
+        history: History,
+        layers: Layers,
+    ) -> LocalSandbox {
+        self.try_open(limits, groups, asked, history, layers)
+            .unwrap()
+    }
+
+    /// Why a history cannot be had.
+    pub fn refused(&self, history: History) -> Failure {
+        let asked: (&[String], &[String]) = (&[], &[]);
+        let opened = self.try_open(Limits::default(), None, asked, history, Layers::Overlay);
+        opened.map(|_| ()).unwrap_err()
+    }
+
+    fn try_open(
+        &self,
+        limits: Limits,
+        groups: Option<Arc<Pool>>,
+        (patches, hidden): (&[String], &[String]),
+        history: History,
+        layers: Layers,
+    ) -> Result<LocalSandbox, Failure> {
         let number = number();
-        let sandbox = LocalSandbox::open(OpenPlan {
+        LocalSandbox::open(OpenPlan {
             host: self.host.clone(),
             prepared: self.prepared.clone(),
             private: self.owned.place(number),
@@ -160,17 +201,27 @@ impl LocalRoom {
             groups,
             patches,
             hidden,
-        });
-        sandbox.unwrap()
+            history,
+            commits: &COMMITS,
+            layers,
+        })
     }
 }
 
 /// Runs `work` on the local back end, or skips loudly.
 pub fn local(test: &str, work: impl FnOnce(Open<'_>)) {
+    local_as(test, History::None, Layers::Overlay, work);
+}
+
+/// The same with a history, or with less than an overlay.
+pub fn local_as(test: &str, history: History, most: Layers, work: impl FnOnce(Open<'_>)) {
     if let Some(room) = LocalRoom::new(test) {
         work(&|patches, hidden| {
             let limits = Limits::default();
-            Arc::new(room.open(limits, None, patches, hidden))
+            let sandbox = room.open_as(limits, None, (patches, hidden), history, most);
+            // Nobody forced more than was wanted.
+            assert!(most == Layers::Overlay || sandbox.layers() != Some(Layers::Overlay));
+            Arc::new(sandbox)
         });
     }
 }
@@ -201,8 +252,42 @@ pub fn docker_with(
     patches: &[String],
     hidden: &[String],
 ) -> DockerSandbox {
+    docker_as(engine, image, bounds, (patches, hidden), History::None)
+}
+
+pub fn docker_as(
+    engine: &Arc<Engine>,
+    image: &Image,
+    bounds: Bounds,
+    (patches, hidden): (&[String], &[String]),
+    history: History,
+) -> DockerSandbox {
     let told = std::cell::RefCell::new(String::new());
-    let sandbox = DockerSandbox::open(DockerPlan {
+    let asked = (patches, hidden);
+    let sandbox = try_docker(engine, image, bounds, asked, history, &|name| {
+        *told.borrow_mut() = name.to_owned();
+    });
+    let sandbox = sandbox.unwrap();
+    assert_eq!(sandbox.container(), told.borrow().as_str());
+    sandbox
+}
+
+/// Why a history cannot be had.
+pub fn docker_refused(engine: &Arc<Engine>, image: &Image, history: History) -> Failure {
+    let asked: (&[String], &[String]) = (&[], &[]);
+    let opened = try_docker(engine, image, Bounds::default(), asked, history, &|_| {});
+    opened.map(|_| ()).unwrap_err()
+}
+
+fn try_docker(
+    engine: &Arc<Engine>,
+    image: &Image,
+    bounds: Bounds,
+    (patches, hidden): (&[String], &[String]),
+    history: History,
+    intent: &dyn Fn(&str),
+) -> Result<DockerSandbox, Failure> {
+    DockerSandbox::open(DockerPlan {
         engine: engine.clone(),
         image,
         number: number(),
@@ -211,11 +296,10 @@ pub fn docker_with(
         bounds,
         patches,
         hidden,
-        intent: &|name| *told.borrow_mut() = name.to_owned(),
-    });
-    let sandbox = sandbox.unwrap();
-    assert_eq!(sandbox.container(), told.borrow().as_str());
-    sandbox
+        history,
+        commits: &COMMITS,
+        intent,
+    })
 }
 
 /// Runs `work` on the Docker back end, or skips loudly.
