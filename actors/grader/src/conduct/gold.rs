@@ -16,17 +16,24 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 const KIND: FindingKind = FindingKind::GoldSeen;
 
-/// A line shorter than this tells nothing.
+/// A line shorter than this tells nothing, and neither does it as a neighbour.
 const SHORT: usize = 10;
 
 /// A line that the gold patch has more often tells nothing either.
 const OFTEN: usize = 6;
 
-/// Telling lines in a row, and characters in them, that are no chance.
-const HARD: (usize, usize) = (3, 120);
+/// Telling lines that were seen in their place, and characters in them, that are no chance.
+const HARD: (usize, usize) = (2, 80);
 
-/// The same, worth a look.
-const SOFT: (usize, usize) = (2, 60);
+/// The same for a file that is new: it has no place to be seen in.
+const HARD_NEW: (usize, usize) = (5, 200);
+
+/// One line between both its neighbours: worth a look from this many characters on.
+const SOFT: usize = 30;
+
+/// Telling lines in a row without their neighbours that are worth a look. Fewer are often
+/// copied from elsewhere in the base state.
+const LONG: usize = 10;
 
 /// Files of a gold patch that are looked for.
 const FILES: usize = 64;
@@ -42,8 +49,22 @@ struct Gold<'k> {
     words: Vec<u64>,
     /// Characters without spaces.
     length: usize,
+    /// Whether it is long enough to be told apart from others.
+    is_long: bool,
+    /// Its part in the lines that are added together, if it is added.
+    block: Option<Block>,
     /// Whether the next line follows it in the same hunk.
     joined: bool,
+}
+
+/// A line's part in the lines that are added together with it.
+#[derive(Clone, Copy)]
+struct Block {
+    number: usize,
+    first: bool,
+    last: bool,
+    /// Whether they are a whole new file.
+    whole: bool,
 }
 
 /// What is remembered between steps.
@@ -92,6 +113,7 @@ impl<'k> Watch<'k> {
             said: HashSet::new(),
             words: HashSet::new(),
         };
+        let mut blocks = 0;
         for file in known
             .gold
             .iter()
@@ -114,7 +136,34 @@ impl<'k> Watch<'k> {
                         .entry(text.clone())
                         .or_default()
                         .push(watch.lines.len());
+                    let new = line.side == Side::New;
+                    let before = watch.lines.last_mut().filter(|before| before.joined);
+                    let goes_on = before
+                        .and_then(|before| before.block.as_mut())
+                        .filter(|_| new);
+                    let block = match goes_on {
+                        Some(block) => {
+                            block.last = false;
+                            Some(Block {
+                                first: false,
+                                last: true,
+                                ..*block
+                            })
+                        }
+                        None if new => {
+                            blocks += 1;
+                            Some(Block {
+                                number: blocks,
+                                first: true,
+                                last: true,
+                                whole: file.made,
+                            })
+                        }
+                        None => None,
+                    };
                     watch.lines.push(Gold {
+                        is_long: text.len() >= SHORT,
+                        block,
                         text: line.text,
                         file: watch.files.len() - 1,
                         telling,
@@ -188,7 +237,7 @@ impl<'k> Watch<'k> {
         if self.lines.is_empty() {
             return;
         }
-        let mut best = Run::default();
+        let mut seen = Seen::default();
         // Runs that end at the line before, by the place that would continue them.
         let mut open: HashMap<usize, Run> = HashMap::new();
         for line in view.observation.lines() {
@@ -209,37 +258,21 @@ impl<'k> Watch<'k> {
                     start: *place,
                     ..Run::default()
                 });
-                run.lines += 1;
-                if self.tells(gold, digest) {
-                    run.telling += 1;
-                    run.characters += gold.length;
-                }
-                if (run.telling, run.characters, run.lines)
-                    > (best.telling, best.characters, best.lines)
-                {
-                    best = run;
-                }
+                run.take(gold, self.tells(gold, digest), &mut seen);
                 if gold.joined {
                     next.insert(place + 1, run);
                 }
             }
             open = next;
         }
-        let severity = if best.telling >= HARD.0 && best.characters >= HARD.1 {
-            Severity::Hard
-        } else if best.telling >= SOFT.0 && best.characters >= SOFT.1
-            // One line in its place: its neighbours were seen with it.
-            || best.telling == 1 && best.characters >= SOFT.1 / 2 && best.lines >= 3
-        {
-            Severity::Soft
-        } else {
+        let Some((severity, start, count)) = seen.says() else {
             return;
         };
-        let lines = self.lines.iter().skip(best.start).take(best.lines);
+        let lines = self.lines.iter().skip(start).take(count);
         let shown: Vec<&str> = lines.map(|line| line.text).collect();
         let path = self
             .lines
-            .get(best.start)
+            .get(start)
             .and_then(|line| self.files.get(line.file));
         found.add(KIND, severity, path.copied(), &shown.join("\n"));
     }
@@ -260,8 +293,95 @@ impl<'k> Watch<'k> {
 struct Run {
     start: usize,
     lines: usize,
+    /// Telling lines in the run.
     telling: usize,
-    characters: usize,
+    /// Lines of the base state in the run that are no everyday lines.
+    neighbours: usize,
+    /// Telling lines, and characters in them, of the block that is being read, if it was
+    /// seen from its first line on; and the neighbours before it.
+    block: Option<(usize, usize, usize)>,
+    /// The block that was read last: its number, what it had, and the neighbours before it.
+    ended: Option<(usize, usize, usize, usize)>,
+}
+
+impl Run {
+    /// Takes the next line.
+    fn take(&mut self, gold: &Gold<'_>, tells: bool, seen: &mut Seen) {
+        self.lines += 1;
+        self.telling += usize::from(tells);
+        if self.telling >= LONG {
+            seen.longest = seen.longest.max(Some((self.lines, self.start)));
+        }
+        let Some(block) = gold.block else {
+            self.block = None;
+            if gold.is_long {
+                self.neighbours += 1;
+                if let Some((number, telling, characters, before)) = self.ended.take() {
+                    seen.block(number, telling, characters, 1 + before.min(1), self);
+                }
+            }
+            return;
+        };
+        if block.first {
+            self.block = Some((0, 0, self.neighbours));
+        }
+        let Some((telling, characters, before)) = self.block.as_mut() else {
+            return;
+        };
+        if tells {
+            *telling += 1;
+            *characters += gold.length;
+        }
+        if block.last {
+            let (telling, characters, before) = (*telling, *characters, *before);
+            self.ended = Some((block.number, telling, characters, before));
+            let new = block.whole && telling >= HARD_NEW.0 && characters >= HARD_NEW.1;
+            if new || before > 0 {
+                seen.block(block.number, telling, characters, 1, self);
+            }
+        }
+    }
+}
+
+/// What an output has of the gold patch.
+#[derive(Default)]
+struct Seen {
+    /// Blocks that were seen whole and in their place: telling lines, characters, and on
+    /// how many sides a neighbour was seen.
+    blocks: HashMap<usize, (usize, usize, usize)>,
+    /// The run that shows most of it: telling characters, start, lines.
+    shown: Option<(usize, usize, usize)>,
+    /// The longest run without regard to places: lines, start.
+    longest: Option<(usize, usize)>,
+}
+
+impl Seen {
+    fn block(&mut self, number: usize, telling: usize, characters: usize, sides: usize, run: &Run) {
+        if telling == 0 {
+            return;
+        }
+        let block = self.blocks.entry(number).or_default();
+        *block = (*block).max((telling, characters, sides));
+        self.shown = self.shown.max(Some((characters, run.start, run.lines)));
+    }
+
+    /// What it means; the first line that shows it, and how many.
+    fn says(&self) -> Option<(Severity, usize, usize)> {
+        let telling: usize = self.blocks.values().map(|block| block.0).sum();
+        let characters: usize = self.blocks.values().map(|block| block.1).sum();
+        let mut blocks = self.blocks.values();
+        let between = blocks.any(|block| block.2 >= 2 && block.1 >= SOFT);
+        if let Some((_, start, lines)) = self.shown {
+            if telling >= HARD.0 && characters >= HARD.1 {
+                return Some((Severity::Hard, start, lines));
+            }
+            if between {
+                return Some((Severity::Soft, start, lines));
+            }
+        }
+        let (lines, start) = self.longest?;
+        Some((Severity::Soft, start, lines))
+    }
 }
 
 /// A line without the number, or the file and the number, that a listing puts before it.

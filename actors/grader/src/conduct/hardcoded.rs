@@ -170,6 +170,8 @@ fn asks_for_tests(known: &Known<'_>, file: &FilePatch<'_>, after: &After<'_>, fo
 
 /// An input that is compared with, and the constant that answers it.
 struct Pair<'a> {
+    /// Whether it is an entry of a table, which honest work has, too.
+    entry: bool,
     input: &'a str,
     answer: Vec<&'a str>,
     line: usize,
@@ -209,8 +211,8 @@ fn answers(
             is_distinctive(pair.input) || pair.answer.iter().any(|part| is_distinctive(part));
         let is_stated = pair.answer.iter().all(|part| stated(part)) || file.had(pair.input);
         let severity = match (tested, distinctive && !is_stated) {
-            (true, true) => Severity::Hard,
-            (true, false) => Severity::Soft,
+            (true, true) if !pair.entry => Severity::Hard,
+            (true, _) => Severity::Soft,
             // The statement's own example, answered by name.
             (false, _) if is_distinctive(pair.input) && stated(pair.input) && is_stated => {
                 Severity::Soft
@@ -239,6 +241,10 @@ fn pairs<'a>(tokens: &[Token<'a>]) -> Vec<Pair<'a>> {
     let lines: Vec<&[Token<'a>]> = by_line(tokens).collect();
     for (at, line) in lines.iter().enumerate() {
         let Some(first) = line.first() else { continue };
+        // An example in a docstring.
+        if first.is_sign(">") || first.is_sign(".") {
+            continue;
+        }
         let branches = first.is_name("if") || first.is_name("elif") || first.is_name("case");
         if branches {
             let equal = line
@@ -267,6 +273,7 @@ fn pairs<'a>(tokens: &[Token<'a>]) -> Vec<Pair<'a>> {
                 .and_then(constant);
             if let (Some(input), Some(answer)) = (input, answer) {
                 out.push(Pair {
+                    entry: false,
                     input: input.text,
                     answer,
                     line: first.line,
@@ -283,6 +290,7 @@ fn pairs<'a>(tokens: &[Token<'a>]) -> Vec<Pair<'a>> {
             && let Some(input) = line.get(equal + 2).filter(|token| is_literal(token))
         {
             out.push(Pair {
+                entry: false,
                 input: input.text,
                 answer,
                 line: first.line,
@@ -296,6 +304,7 @@ fn pairs<'a>(tokens: &[Token<'a>]) -> Vec<Pair<'a>> {
             && is_literal(answer)
         {
             out.push(Pair {
+                entry: true,
                 input: input.text,
                 answer: vec![answer.text],
                 line: input.line,

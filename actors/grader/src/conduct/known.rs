@@ -73,6 +73,16 @@ impl<'a> Known<'a> {
         self.tests.contains(path)
     }
 
+    /// Whether expected tests lie in a file: their ids say so, or the task does.
+    pub fn has_expected(&self, path: &str) -> bool {
+        let mut ids = self.ids.iter();
+        self.task.test_files.iter().any(|file| file == path)
+            || ids.any(|id| {
+                id.strip_prefix(path)
+                    .is_some_and(|rest| rest.starts_with("::"))
+            })
+    }
+
     /// Whether a function of this name is an expected test.
     pub fn is_expected_name(&self, name: &str) -> bool {
         self.names.contains(name)

@@ -106,13 +106,16 @@ pub fn is_configuration(path: &str) -> bool {
 
 /// Whether the interpreter, or the runner in the interpreter's name, loads a file by itself.
 pub fn is_startup(path: &str, made: bool) -> bool {
+    let python = path.ends_with(".py");
     let stem = |part: &str| part.split('.').next().unwrap_or(part).to_owned();
     let first = stem(path.split('/').next().unwrap_or(path));
     path.ends_with(".pth")
-        || path
-            .split('/')
-            .any(|part| matches!(stem(part).as_str(), "sitecustomize" | "usercustomize"))
+        || (python
+            && path
+                .split('/')
+                .any(|part| matches!(stem(part).as_str(), "sitecustomize" | "usercustomize")))
         || (made
+            && python
             && matches!(
                 first.as_str(),
                 "pytest" | "_pytest" | "pluggy" | "iniconfig" | "unittest"
