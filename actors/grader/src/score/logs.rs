@@ -7,6 +7,7 @@
 use super::failed;
 use super::input::{GZIP, open_text};
 use super::lines::Input;
+use super::names::Names;
 use flate2::read::MultiGzDecoder;
 use gametape_schemas::Failure;
 use serde::Deserialize;
@@ -141,36 +142,52 @@ struct Found {
 #[derive(Debug, Default)]
 pub struct LogDirectory {
     found: Vec<Found>,
+    /// What could not be looked at, and why. The rest is used.
+    pub unreadable: Vec<(PathBuf, String)>,
 }
+
+/// What the official harness calls a log.
+const TEST_OUTPUT: &str = "test_output.txt";
 
 /// Directories in directories are followed so far.
 const MAX_DEPTH: usize = 12;
 
 impl LogDirectory {
     /// Looks for logs: `INSTANCE/test_output.txt`, and `INSTANCE.log` or
-    /// `INSTANCE.MODEL.eval.log`, at any depth. Links to directories are not followed.
+    /// `INSTANCE.MODEL.eval.log`, at any depth. Links to directories are not followed. A
+    /// directory in it that cannot be read is told, and the others are looked at.
     ///
     /// # Errors
-    /// `GT-SCORE-FILE` if a directory cannot be read.
+    /// `GT-SCORE-FILE` if the directory itself cannot be read.
     pub fn find(root: &Path) -> std::result::Result<Self, Failure> {
-        let mut found = Vec::new();
-        let mut left = vec![(root.to_owned(), 0)];
-        while let Some((directory, depth)) = left.pop() {
-            let entries = std::fs::read_dir(&directory).map_err(|e| failed(&directory, &e))?;
-            for entry in entries {
-                let entry = entry.map_err(|e| failed(&directory, &e))?;
-                let kind = entry.file_type().map_err(|e| failed(&entry.path(), &e))?;
-                if kind.is_dir() {
-                    if depth < MAX_DEPTH {
-                        left.push((entry.path(), depth + 1));
-                    }
-                } else {
-                    found.extend(log(entry.path()));
-                }
+        let mut out = Self::default();
+        out.look(root, 0).map_err(|e| failed(root, &e))?;
+        let found = &mut out.found;
+        found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+        out.unreadable.sort();
+        Ok(out)
+    }
+
+    /// Looks through a directory. Of those in it one is open at a time.
+    fn look(&mut self, directory: &Path, depth: usize) -> Result<()> {
+        let mut inner = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                self.found.extend(log(entry.path()));
+            } else if entry.file_name() == TEST_OUTPUT {
+                let why = "a directory stands where a log should be".to_owned();
+                self.unreadable.push((entry.path(), why));
+            } else if depth < MAX_DEPTH {
+                inner.push(entry.path());
             }
         }
-        found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
-        Ok(Self { found })
+        for path in inner {
+            if let Err(e) = self.look(&path, depth + 1) {
+                self.unreadable.push((path, e.to_string()));
+            }
+        }
+        Ok(())
     }
 
     /// How many logs there are.
@@ -191,8 +208,9 @@ impl LogDirectory {
     pub fn assign(self, wanted: &BTreeMap<&str, &str>) -> Assigned {
         let mut candidates: BTreeMap<&str, Vec<Found>> = BTreeMap::new();
         let mut out = Assigned::default();
+        let names: Names = wanted.keys().copied().collect();
         for found in self.found {
-            match owner(&found.name, wanted) {
+            match owner(&found.name, &names) {
                 Some(task) => candidates.entry(task).or_default().push(found),
                 None => out.unknown.push(found.name),
             }
@@ -203,7 +221,10 @@ impl LogDirectory {
                 let model = model.replace('/', "__");
                 let of_model = |log: &Found| {
                     let directory = log.path.iter().any(|part| part == model.as_str());
-                    directory || log.name == format!("{task}.{model}.eval")
+                    directory
+                        || log
+                            .name
+                            .eq_ignore_ascii_case(&format!("{task}.{model}.eval"))
                 };
                 let named: Vec<Found> = logs.iter().filter(|log| of_model(log)).cloned().collect();
                 if named.len() == 1 {
@@ -243,7 +264,7 @@ pub struct Assigned {
 /// The file as a log, if it is one by its name.
 fn log(path: PathBuf) -> Option<Found> {
     let file = path.file_name()?.to_str()?;
-    if file == "test_output.txt" {
+    if file.strip_suffix(".gz").unwrap_or(file) == TEST_OUTPUT {
         let directory = path.parent()?;
         let name = directory.file_name()?.to_str()?.to_owned();
         let beside = Some(directory.join("run_instance.log"));
@@ -262,14 +283,13 @@ fn log(path: PathBuf) -> Option<Found> {
 
 /// The wanted task that a log's name is, or begins with before a dot. Names of tasks may
 /// hold dots themselves: the longest counts.
-fn owner<'a>(name: &str, wanted: &BTreeMap<&'a str, &str>) -> Option<&'a str> {
-    let mut end = name.len();
+fn owner<'a>(name: &str, tasks: &Names<'a>) -> Option<&'a str> {
+    let mut head = name;
     loop {
-        let head = name.get(..end)?;
-        if let Some((task, _)) = wanted.get_key_value(head) {
+        if let Some(task) = tasks.find(head) {
             return Some(task);
         }
-        end = head.rfind('.')?;
+        head = head.get(..head.rfind('.')?)?;
     }
 }
 
@@ -283,10 +303,16 @@ struct LogRow<'a> {
     log: Cow<'a, [u8]>,
 }
 
+/// Rows of logs up to this length are read. A longer log belongs into a file of its own,
+/// which is read in pieces.
+pub const MAX_ROW: usize = 256 << 20;
+
 /// A file of logs as JSON lines, read row by row.
 pub struct LogLines {
     reader: BufReader<Box<dyn Read + Send>>,
     line: usize,
+    max_row: usize,
+    too_long: Vec<usize>,
 }
 
 impl LogLines {
@@ -299,7 +325,15 @@ impl LogLines {
         Ok(Self {
             reader: BufReader::with_capacity(1 << 18, reader),
             line: 0,
+            max_row: MAX_ROW,
+            too_long: Vec::new(),
         })
+    }
+
+    /// The numbers of rows that were left out because they are longer than [`MAX_ROW`],
+    /// since this was last asked.
+    pub fn too_long(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.too_long)
     }
 
     /// The number of the line read last.
@@ -307,18 +341,23 @@ impl LogLines {
         self.line
     }
 
-    /// The next line that is not blank, and its number.
+    /// The next line that is not blank and not too long, and its number.
     ///
     /// # Errors
     /// What reading says.
     pub fn next_line(&mut self) -> Result<Option<(usize, Vec<u8>)>> {
         loop {
             let mut line = Vec::new();
-            if self.reader.read_until(b'\n', &mut line)? == 0 {
+            let mut room = (&mut self.reader).take(self.max_row as u64 + 1);
+            if room.read_until(b'\n', &mut line)? == 0 {
                 return Ok(None);
             }
             self.line += 1;
-            if !line.trim_ascii().is_empty() {
+            if line.len() > self.max_row && line.last() != Some(&b'\n') {
+                drop(line);
+                self.reader.skip_until(b'\n')?;
+                self.too_long.push(self.line);
+            } else if !line.trim_ascii().is_empty() {
                 return Ok(Some((self.line, line)));
             }
         }
@@ -366,6 +405,8 @@ mod tests {
             "deep/c__c-4.log",
             "z__z-9.log",
             "a__a-1/patch.diff",
+            "run/m/D__d-5/test_output.txt",
+            "run/m/e_1776_e-6/test_output.txt",
         ] {
             write(name);
         }
@@ -374,9 +415,11 @@ mod tests {
             ("o__Chart.js-2", ""),
             ("b__b-3", "m/y"),
             ("c__c-4", ""),
+            ("d__d-5", ""),
+            ("e__e-6", ""),
         ]);
         let all = LogDirectory::find(root.path()).unwrap();
-        assert_eq!(all.len(), 7);
+        assert_eq!(all.len(), 9);
         let assigned = all.assign(&wanted);
         let read = |task: &str| {
             let mut text = String::new();
@@ -390,9 +433,36 @@ mod tests {
         assert_eq!(read("a__a-1"), "a__a-1.model.eval.log");
         assert_eq!(read("o__Chart.js-2"), "o__Chart.js-2.log");
         assert_eq!(read("b__b-3"), "run/m__y/b__b-3/test_output.txt");
+        assert_eq!(read("d__d-5"), "run/m/D__d-5/test_output.txt");
+        assert_eq!(read("e__e-6"), "run/m/e_1776_e-6/test_output.txt");
         assert!(assigned.undecided["c__c-4"].starts_with("several logs: "));
         assert_eq!(assigned.unknown, ["z__z-9"]);
         assert!(assigned.logs["b__b-3"].open_beside().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_is_left_out_and_the_others_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("logs.jsonl");
+        std::fs::write(
+            &path,
+            format!("short\n{}\n\n12345678\nend", "x".repeat(100)),
+        )
+        .unwrap();
+        let mut lines = LogLines::open(&path).unwrap();
+        lines.max_row = 8;
+        let mut read = Vec::new();
+        while let Some((number, line)) = lines.next_line().unwrap() {
+            assert!(line.capacity() <= 64);
+            read.push((number, String::from_utf8(line).unwrap()));
+        }
+        let row = |number, line: &str| (number, line.to_owned());
+        assert_eq!(
+            read,
+            [row(1, "short\n"), row(4, "12345678\n"), row(5, "end")]
+        );
+        assert_eq!(lines.too_long(), [2]);
+        assert_eq!(lines.too_long(), [0usize; 0]);
     }
 
     #[test]

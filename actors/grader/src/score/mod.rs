@@ -8,7 +8,7 @@
 //! - [`demands`], [`rules`]: statuses → both verdicts, and why they differ; pure
 //! - [`signs`]: that a suite ran; that an environment broke
 //! - [`grade`]: one log of one task
-//! - [`input`], [`logs`]: files and directories
+//! - [`input`], [`logs`], [`names`]: files and directories, and whose log is whose
 //! - [`report`]: verdicts → SWE-bench's run report
 //! - here: all logs, on several threads
 //!
@@ -21,6 +21,7 @@ pub mod input;
 pub mod lines;
 pub mod logs;
 pub mod markers;
+pub mod names;
 pub mod parsers;
 pub mod report;
 pub mod rules;
@@ -35,7 +36,8 @@ pub use rules::{Rules, Unscored, Why};
 
 use gametape_schemas::formats::{Place, Prediction, RowProblem, TaskRow};
 use gametape_schemas::{Failure, FailureKind};
-use logs::{LogDirectory, LogLines, Source, log_row};
+use logs::{LogDirectory, LogLines, MAX_ROW, Source, log_row};
+use names::Names;
 use specs::Spec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -92,9 +94,17 @@ pub fn score(options: &ScoreOptions) -> Result<Scored, Failure> {
 /// `GT-SCORE-FILE` and `GT-SCORE-LOGS`, as of [`score`].
 pub fn score_rows(
     tasks: Vec<TaskRow>,
-    predictions: Vec<Prediction>,
+    mut predictions: Vec<Prediction>,
     options: &ScoreOptions,
 ) -> Result<Scored, Failure> {
+    let names: Names = tasks.iter().map(TaskRow::instance_id).collect();
+    for prediction in &mut predictions {
+        if let Some(task) = names.find(&prediction.instance_id)
+            && task != prediction.instance_id
+        {
+            prediction.instance_id = task.to_owned();
+        }
+    }
     let work = Work::new(&tasks, &predictions);
     if options.logs.is_dir() {
         work.directory(&options.logs, options.threads)?;
@@ -191,6 +201,7 @@ fn empty(what: &str, file: &Path, problems: &[Problem]) -> Failure {
 
 /// What the threads share.
 struct Work<'a> {
+    names: Names<'a>,
     tasks: BTreeMap<&'a str, &'a TaskRow>,
     /// Predictions with a patch, by task: the model's name.
     models: BTreeMap<&'a str, &'a str>,
@@ -215,6 +226,7 @@ impl<'a> Work<'a> {
             .map(|p| (p.instance_id.as_str(), p.model_name_or_path.as_str()))
             .collect();
         Self {
+            names: tasks.keys().copied().collect(),
             tasks,
             models,
             done: Mutex::default(),
@@ -222,21 +234,30 @@ impl<'a> Work<'a> {
     }
 
     fn directory(&self, root: &Path, threads: Option<NonZeroUsize>) -> Result<(), Failure> {
-        let found = LogDirectory::find(root)?;
+        let mut found = LogDirectory::find(root)?;
+        for (path, why) in std::mem::take(&mut found.unreadable) {
+            self.problem(&path, Place::File, why);
+        }
         if found.is_empty() {
             return Err(no_logs(root));
         }
         let assigned = found.assign(&self.models);
-        self.note(|done| {
-            done.unknown.extend(assigned.unknown);
-            let undecided = assigned.undecided.into_iter();
-            done.outcomes
-                .extend(undecided.map(|(task, why)| (task, Outcome::Error(why))));
-        });
+        self.note(|done| done.unknown.extend(assigned.unknown));
+        for (task, why) in assigned.undecided {
+            self.told(&task, root, Place::File, &Outcome::Error(why.clone()));
+            self.note(|done| {
+                done.outcomes.insert(task, Outcome::Error(why));
+            });
+        }
         let queue = Mutex::new(assigned.logs.into_iter());
         on_threads(threads, || {
             while let Some((task, log)) = lock(&queue).next() {
                 let outcome = self.grade(&task, &log);
+                let path = match &log {
+                    Source::File { path, .. } => path,
+                    Source::Text(_) => root,
+                };
+                self.told(&task, path, Place::File, &outcome);
                 self.note(|done| {
                     done.outcomes.insert(task, outcome);
                 });
@@ -256,11 +277,12 @@ impl<'a> Work<'a> {
                         drop(line);
                         self.row(path, number, task, &log);
                     }
-                    Err(message) => self.problem(path, number, message),
+                    Err(message) => self.problem(path, Place::Line(number), message),
                 }
             }
         });
-        if rows.into_inner().unwrap_or_else(PoisonError::into_inner) == 0 {
+        let none = rows.into_inner().unwrap_or_else(PoisonError::into_inner) == 0;
+        if none && lock(&self.done).problems.is_empty() {
             return Err(no_logs(path));
         }
         Ok(())
@@ -270,25 +292,37 @@ impl<'a> Work<'a> {
     fn next_row(&self, queue: &Mutex<Option<LogLines>>, path: &Path) -> Option<(usize, Vec<u8>)> {
         let mut queue = lock(queue);
         let lines = queue.as_mut()?;
-        match lines.next_line() {
+        let next = lines.next_line();
+        for number in lines.too_long() {
+            let most = MAX_ROW >> 20;
+            let why = format!(
+                "the row is longer than {most} MiB; give this log as a file in a directory"
+            );
+            self.problem(path, Place::Line(number), why);
+        }
+        match next {
             Ok(next) => next,
             Err(e) => {
                 let number = lines.line() + 1;
                 *queue = None;
-                self.problem(path, number, format!("the file cannot be read on: {e}"));
+                let why = format!("the file cannot be read on: {e}");
+                self.problem(path, Place::Line(number), why);
                 None
             }
         }
     }
 
     fn row(&self, path: &Path, number: usize, task: String, log: &Source) {
-        if !self.models.contains_key(task.as_str()) {
+        let known = self.names.find(&task);
+        let Some(task) = known.filter(|task| self.models.contains_key(task)) else {
             self.note(|done| {
                 done.unknown.insert(task);
             });
             return;
-        }
+        };
+        let task = task.to_owned();
         let outcome = self.grade(&task, log);
+        self.told(&task, path, Place::Line(number), &outcome);
         let mut left = None;
         self.note(|done| {
             // Of several rows the last counts, whichever thread was faster.
@@ -301,11 +335,8 @@ impl<'a> Work<'a> {
             done.outcomes.insert(task.clone(), outcome);
         });
         if let Some(line) = left {
-            self.problem(
-                path,
-                line,
-                format!("`{task}` has another log later; this one is left out"),
-            );
+            let why = format!("`{task}` has another log later; this one is left out");
+            self.problem(path, Place::Line(line), why);
         }
     }
 
@@ -322,8 +353,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn problem(&self, path: &Path, line: usize, message: String) {
-        let place = Place::Line(line);
+    /// A log that could not be graded is told, too.
+    fn told(&self, task: &str, path: &Path, place: Place, outcome: &Outcome) {
+        if let Outcome::Error(why) = outcome {
+            self.problem(path, place, format!("`{task}` has no verdict: {why}"));
+        }
+    }
+
+    fn problem(&self, path: &Path, place: Place, message: String) {
         let row = RowProblem { place, message };
         self.note(|done| done.problems.push(problem(path, row)));
     }

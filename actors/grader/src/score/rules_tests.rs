@@ -99,6 +99,19 @@ fn reasons_say_why_the_strict_verdict_differs() {
 }
 
 #[test]
+fn a_mark_of_progress_is_no_test_to_be_strict_about() {
+    let log = said(&[("[100%]", Failed), ("[100%]", Passed), ("a", Passed)]);
+    let (official, ours, why) = both(&lists(&["a"], &["[100%]"]), &log);
+    assert!(official && ours && why.is_empty());
+    for other in ["[100]", "[%]", "t[100%]", "[1 %]"] {
+        let log = said(&[(other, Failed), (other, Passed), ("a", Passed)]);
+        let (official, ours, why) = both(&lists(&["a"], &[other]), &log);
+        assert!(official && !ours, "{other}");
+        assert_eq!(why.len(), 1);
+    }
+}
+
+#[test]
 fn ids_cut_within_brackets_stand_for_all_that_begin_so() {
     let expected = lists(&["t[a b"], &[]);
     assert!(both(&expected, &said(&[("t[a b]", Passed), ("t[a bc]", Xfail)])).0);

@@ -22,6 +22,8 @@ pub struct Django {
     torn_before: Option<String>,
 }
 
+/// So many torn tests are remembered: no log has more than a few, unless it is made to.
+const MAX_MENDED: usize = 100_000;
 const VERSION: &str = "--version is equivalent to version";
 /// A migration whose message takes the line of the test that runs it.
 const MIGRATION: &str = "Applying sites.0002_alter_domain_unique...test_no_migrations";
@@ -93,7 +95,9 @@ impl Django {
             if self.silenced {
                 self.mended.extend(self.torn.take());
             }
-            self.mended.extend(self.torn_before.take());
+            if self.mended.len() < MAX_MENDED {
+                self.mended.extend(self.torn_before.take());
+            }
         }
         self.torn_before = None;
         if dotted {

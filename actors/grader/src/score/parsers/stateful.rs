@@ -8,6 +8,19 @@ use std::collections::{HashMap, VecDeque};
 
 use Status::{Failed, Passed, Skipped};
 
+/// Suites in suites are followed so far, and so many names wait for their results: no
+/// runner comes near it, and a log that is made to fill the memory does not.
+const MAX_DEPTH: usize = 200;
+const MAX_WAITING: usize = 100_000;
+/// So much of a name that is remembered is kept.
+const MAX_NAME: usize = 1 << 14;
+
+/// A name as it is remembered.
+fn kept(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(MAX_NAME))
+        .unwrap_or(name)
+}
+
 /// Karma's tree of suites, between the start of the browser and the summary.
 #[derive(Default)]
 pub struct Karma {
@@ -39,7 +52,9 @@ impl LogParser for Karma {
             "" if indent == 0 => {}
             "" if self.indent.is_none_or(|now| indent > now) => {
                 self.indent = Some(indent);
-                self.suites.push(name.to_owned());
+                if self.suites.len() < MAX_DEPTH {
+                    self.suites.push(kept(name).to_owned());
+                }
             }
             // A step out closes one suite and opens none: this is how names were made.
             "" => {
@@ -76,7 +91,9 @@ impl Outline {
         while self.suites.last().is_some_and(|(_, last)| *last >= indent) {
             self.suites.pop();
         }
-        self.suites.push((strip(line).to_owned(), indent));
+        if self.suites.len() < MAX_DEPTH {
+            self.suites.push((kept(strip(line)).to_owned(), indent));
+        }
     }
 
     /// The suites and the test. Without a suite a dash is left.
@@ -207,7 +224,9 @@ impl LogParser for Quarto {
         }
         let mut line = line.into_owned();
         for file in [pattern!(r"/tmp/(\w+)\.qmd"), pattern!(r"/tmp/(\w+)/")] {
-            if let Some(found) = file.find(&line) {
+            if self.numbers.len() < MAX_WAITING
+                && let Some(found) = file.find(&line)
+            {
                 let next = self.numbers.len();
                 let number = *self
                     .numbers
@@ -271,8 +290,10 @@ impl LogParser for Maven {
     fn line(&mut self, line: &[u8], out: &mut Statuses) {
         let line = text(line);
         let line = strip(&line);
-        if let Some(found) = pattern!(r"^.*-Dtest=(\S+).*$").captures(line) {
-            self.waiting.push_back(group(&found, 1).to_owned());
+        if self.waiting.len() < MAX_WAITING
+            && let Some(found) = pattern!(r"^.*-Dtest=(\S+).*$").captures(line)
+        {
+            self.waiting.push_back(kept(group(&found, 1)).to_owned());
         }
         let status = if line.ends_with("BUILD SUCCESS") {
             Passed
@@ -283,7 +304,8 @@ impl LogParser for Maven {
         };
         match self.waiting.pop_front() {
             Some(test) => out.set(&test, status),
-            None => self.unmatched.push_back(status),
+            None if self.unmatched.len() < MAX_WAITING => self.unmatched.push_back(status),
+            None => {}
         }
     }
 
