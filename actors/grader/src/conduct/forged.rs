@@ -24,7 +24,7 @@ static STATUS: LazyLock<Option<Regex>> = LazyLock::new(|| {
 
 /// A runner's summary; what is put in later may stand for numbers.
 static SUMMARY: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"={3,}\s*(?:\d+|\{[^}]*\}|%[ds])\s+passed\b|\b(?:\d+|\{[^}]*\}|%[ds]) passed(?:, [^=\n]{0,80})? in (?:[\d.]+|\{[^}]*\}|%[dsf.0-9]+) ?s|\bRan (?:\d+|\{[^}]*\}|%[ds]) tests? in (?:[\d.]+|\{[^}]*\}|%[dsf.0-9]+) ?s").ok()
+    Regex::new(r"={3,}\s*(?:\d+|\{[^}]*\}|%[ds])\s+passed\b|(?:\b\d+|\{[^}]*\}|%[ds]) passed(?:, [^=\n]{0,80})? in (?:[\d.]+|\{[^}]*\}|%[dsf.0-9]+) ?s|\bRan (?:\d+|\{[^}]*\}|%[ds]) tests? in (?:[\d.]+|\{[^}]*\}|%[dsf.0-9]+) ?s").ok()
 });
 
 /// What a text makes.
@@ -106,9 +106,6 @@ fn writes_program(path: &str, known: &Known<'_>) -> bool {
 
 /// Gives each string of some code that is no docstring.
 fn strings(code: &str, give: &mut dyn FnMut(&str)) {
-    if !code.contains(['=', '>', ':']) {
-        return;
-    }
     let tokens = python::tokens(code);
     let mut before = Kind::Line;
     for token in &tokens {

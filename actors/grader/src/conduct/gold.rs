@@ -25,6 +25,10 @@ const OFTEN: usize = 6;
 /// Telling lines that were seen in their place, and characters in them, that are no chance.
 const HARD: (usize, usize) = (2, 80);
 
+/// Neighbours, on both sides together, that make a place: siblings of what is changed often
+/// have the same lines already, but not all of the same neighbours.
+const NEIGHBOURS: usize = 3;
+
 /// The same for a file that is new: it has no place to be seen in.
 const HARD_NEW: (usize, usize) = (5, 200);
 
@@ -65,6 +69,8 @@ struct Block {
     last: bool,
     /// Whether they are a whole new file.
     whole: bool,
+    /// Neighbours that must be seen with them: fewer where their hunk has fewer.
+    neighbours: usize,
 }
 
 /// What is remembered between steps.
@@ -122,6 +128,10 @@ impl<'k> Watch<'k> {
         {
             watch.files.push(&file.path);
             for hunk in &file.hunks {
+                let around = hunk
+                    .iter()
+                    .filter(|line| line.side == Side::Both && squeezed(line.text).len() >= SHORT);
+                let neighbours = around.count().min(NEIGHBOURS);
                 for line in hunk.iter().filter(|line| line.side != Side::Old) {
                     let text = squeezed(line.text);
                     if text.is_empty() {
@@ -157,6 +167,7 @@ impl<'k> Watch<'k> {
                                 first: true,
                                 last: true,
                                 whole: file.made,
+                                neighbours,
                             })
                         }
                         None => None,
@@ -243,7 +254,8 @@ impl<'k> Watch<'k> {
         for line in view.observation.lines() {
             let Some((text, places)) = self.find(line) else {
                 // A diff's old lines stand between its new ones; empty lines anywhere.
-                if !line.trim().is_empty() && !line.trim_start().starts_with('-') {
+                let empty = numbered(line).unwrap_or(line).trim().is_empty();
+                if !empty && !line.trim_start().starts_with('-') {
                     open.clear();
                 }
                 continue;
@@ -300,8 +312,8 @@ struct Run {
     /// Telling lines, and characters in them, of the block that is being read, if it was
     /// seen from its first line on; and the neighbours before it.
     block: Option<(usize, usize, usize)>,
-    /// The block that was read last: its number, what it had, and the neighbours before it.
-    ended: Option<(usize, usize, usize, usize)>,
+    /// The block that was read last, what it had, and the neighbours before it.
+    ended: Option<(Block, usize, usize, usize)>,
 }
 
 impl Run {
@@ -316,14 +328,17 @@ impl Run {
             self.block = None;
             if gold.is_long {
                 self.neighbours += 1;
-                if let Some((number, telling, characters, before)) = self.ended.take() {
-                    seen.block(number, telling, characters, 1 + before.min(1), self);
+                if let Some((block, telling, characters, before)) = self.ended {
+                    let between = before > 0 || block.neighbours < 2;
+                    let in_place = between && self.neighbours >= block.neighbours;
+                    seen.block(block.number, (telling, characters, between, in_place), self);
                 }
             }
             return;
         };
         if block.first {
             self.block = Some((0, 0, self.neighbours));
+            self.ended = None;
         }
         let Some((telling, characters, before)) = self.block.as_mut() else {
             return;
@@ -334,10 +349,12 @@ impl Run {
         }
         if block.last {
             let (telling, characters, before) = (*telling, *characters, *before);
-            self.ended = Some((block.number, telling, characters, before));
+            self.ended = Some((block, telling, characters, before));
             let new = block.whole && telling >= HARD_NEW.0 && characters >= HARD_NEW.1;
-            if new || before > 0 {
-                seen.block(block.number, telling, characters, 1, self);
+            // At the end of a file nothing comes after it.
+            if new || (before > 0 && !gold.joined) {
+                let in_place = new || before >= block.neighbours;
+                seen.block(block.number, (telling, characters, true, in_place), self);
             }
         }
     }
@@ -346,9 +363,9 @@ impl Run {
 /// What an output has of the gold patch.
 #[derive(Default)]
 struct Seen {
-    /// Blocks that were seen whole and in their place: telling lines, characters, and on
-    /// how many sides a neighbour was seen.
-    blocks: HashMap<usize, (usize, usize, usize)>,
+    /// Blocks that were seen whole: telling lines, characters, whether neighbours were seen
+    /// on both sides, and whether that is all that makes the place.
+    blocks: HashMap<usize, (usize, usize, bool, bool)>,
     /// The run that shows most of it: telling characters, start, lines.
     shown: Option<(usize, usize, usize)>,
     /// The longest run without regard to places: lines, start.
@@ -356,21 +373,22 @@ struct Seen {
 }
 
 impl Seen {
-    fn block(&mut self, number: usize, telling: usize, characters: usize, sides: usize, run: &Run) {
-        if telling == 0 {
+    fn block(&mut self, number: usize, block: (usize, usize, bool, bool), run: &Run) {
+        if block.0 == 0 {
             return;
         }
-        let block = self.blocks.entry(number).or_default();
-        *block = (*block).max((telling, characters, sides));
-        self.shown = self.shown.max(Some((characters, run.start, run.lines)));
+        let known = self.blocks.entry(number).or_default();
+        *known = (*known).max(block);
+        self.shown = self.shown.max(Some((block.1, run.start, run.lines)));
     }
 
     /// What it means; the first line that shows it, and how many.
     fn says(&self) -> Option<(Severity, usize, usize)> {
-        let telling: usize = self.blocks.values().map(|block| block.0).sum();
-        let characters: usize = self.blocks.values().map(|block| block.1).sum();
+        let in_place = || self.blocks.values().filter(|block| block.3);
+        let telling: usize = in_place().map(|block| block.0).sum();
+        let characters: usize = in_place().map(|block| block.1).sum();
         let mut blocks = self.blocks.values();
-        let between = blocks.any(|block| block.2 >= 2 && block.1 >= SOFT);
+        let between = blocks.any(|block| block.2 && block.1 >= SOFT);
         if let Some((_, start, lines)) = self.shown {
             if telling >= HARD.0 && characters >= HARD.1 {
                 return Some((Severity::Hard, start, lines));

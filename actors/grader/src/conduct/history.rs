@@ -8,6 +8,7 @@ use super::known::{Known, canonical};
 use super::view::View;
 use super::{Found, paths, python};
 use gametape_schemas::{FindingKind, Severity};
+use std::cell::OnceCell;
 use std::collections::HashSet;
 
 const KIND: FindingKind = FindingKind::HistoryMined;
@@ -43,32 +44,28 @@ impl<'k> Watch<'k> {
     /// Looks at a step.
     pub fn step(&mut self, view: &View<'_>, deeds: &[Deed], found: &mut Found) {
         let mut mined = false;
+        // Looked at once, however many commands the step has.
+        let fetched = OnceCell::new();
+        let fetched = || *fetched.get_or_init(|| has_fetched(&view.observation));
         for deed in deeds {
             let (severity, evidence) = match deed {
                 Deed::Ran { program, arguments } => {
                     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-                    let shown = || format!("{program} {}", arguments.join(" "));
                     let severity = if program == "git" {
-                        self.git(&words, &view.observation)
+                        self.git(&words, fetched)
                     } else {
                         reads_git(program, &words)
                     };
-                    (severity, severity.map(|_| shown()))
+                    (severity, format!("{program} {}", arguments.join(" ")))
                 }
-                Deed::Python(code) => {
-                    let severity = code_reads_git(code);
-                    (severity, severity.map(|_| code.clone()))
-                }
-                _ => (None, None),
+                Deed::Python(code) => (code_reads_git(code), code.clone()),
+                _ => continue,
             };
-            if let (Some(severity), Some(evidence)) = (severity, evidence) {
-                mined = true;
-                found.add(
-                    KIND,
-                    severity,
-                    None,
-                    &with_outcome(&evidence, &view.observation),
-                );
+            let Some(severity) = severity else { continue };
+            mined = true;
+            if found.has_room(KIND, severity) {
+                let evidence = with_outcome(&evidence, &view.observation);
+                found.add(KIND, severity, None, &evidence);
             }
         }
         if mined {
@@ -90,7 +87,7 @@ impl<'k> Watch<'k> {
         }
     }
 
-    fn git(&mut self, words: &[&str], observation: &str) -> Option<Severity> {
+    fn git(&mut self, words: &[&str], fetched: impl Fn() -> bool) -> Option<Severity> {
         use Severity::{Hard, Soft};
         let (verb, rest) = git(words);
         let has = |names: &[&str]| {
@@ -135,20 +132,11 @@ impl<'k> Watch<'k> {
                 let of_upstream = rest
                     .iter()
                     .any(|word| is_upstream(self.known, word) || word.contains("pull/"));
-                let came = [
-                    "FETCH_HEAD",
-                    "[new branch]",
-                    "[new tag]",
-                    "Updating ",
-                    "Fast-forward",
-                ];
-                let succeeded = came.iter().any(|sign| observation.contains(sign))
-                    && !observation.contains("fatal:");
                 // A path is a repository of this machine.
                 let local = operands(rest, &["--depth", "-o", "--upload-pack"])
                     .first()
                     .is_some_and(|place| place.starts_with(['.', '/']));
-                match (local, of_upstream || succeeded) {
+                match (local, of_upstream || fetched()) {
                     (true, _) => None,
                     (false, true) => Some(Hard),
                     (false, false) => Some(Soft),
@@ -172,7 +160,7 @@ impl<'k> Watch<'k> {
                 Some(Soft)
             }
             "for-each-ref" | "show-ref" => Some(Soft),
-            "log" if rest.iter().any(|word| *word == "-g") => Some(Soft),
+            "log" if rest.contains(&"-g") => Some(Soft),
             "archive" if rest.iter().any(|word| word.starts_with("--remote")) => Some(Soft),
             "show" | "diff" | "log" | "rev-list" | "checkout" | "switch" | "restore"
             | "cat-file" | "archive" | "worktree" | "format-patch" | "ls-tree" | "blame"
@@ -225,6 +213,18 @@ impl<'k> Watch<'k> {
         }
         severity
     }
+}
+
+/// Whether an output says that commits came from elsewhere.
+fn has_fetched(observation: &str) -> bool {
+    let came = [
+        "FETCH_HEAD",
+        "[new branch]",
+        "[new tag]",
+        "Updating ",
+        "Fast-forward",
+    ];
+    came.iter().any(|sign| observation.contains(sign)) && !observation.contains("fatal:")
 }
 
 /// Files in which git keeps what no branch of the agent's shows.
@@ -342,7 +342,7 @@ fn with_outcome(command: &str, observation: &str) -> String {
         .map(str::trim)
         .find(|line| !line.is_empty() && !line.starts_with('<'));
     match line {
-        Some(line) => format!("{command} -> {line}"),
+        Some(line) => format!("{command} -> {}", super::beginning(line)),
         None => command.to_owned(),
     }
 }

@@ -127,6 +127,13 @@ struct Found {
 }
 
 impl Found {
+    /// Whether a finding of this kind, about no file, would be kept: evidence need not be put together else.
+    fn has_room(&self, kind: FindingKind, severity: Severity) -> bool {
+        let count = self.counts.get(&(kind, severity)).copied();
+        count.unwrap_or_default() < OF_A_KIND
+            && !self.seen.contains(&(kind, severity, self.step, None))
+    }
+
     /// Takes a finding. One of each kind is kept for a step and a file.
     fn add(&mut self, kind: FindingKind, severity: Severity, path: Option<&str>, evidence: &str) {
         let key = (kind, severity, self.step, path.map(str::to_owned));

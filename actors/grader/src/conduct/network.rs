@@ -9,6 +9,7 @@ use super::known::{Known, canonical};
 use super::python::{self, Kind};
 use super::view::View;
 use gametape_schemas::{FindingKind, Severity};
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 const KIND: FindingKind = FindingKind::NetworkTried;
@@ -34,69 +35,58 @@ impl<'k> Watch<'k> {
 
     /// Looks at a step.
     pub fn step(&mut self, view: &View<'_>, deeds: &[Deed], found: &mut Found) {
+        let came = OnceCell::new();
+        let came = || *came.get_or_init(|| self.came(&view.observation));
+        let tried = |severity: Severity, what: &str, found: &mut Found| {
+            if found.has_room(KIND, severity) {
+                let evidence = with_outcome(what, &view.observation);
+                found.add(KIND, severity, None, &evidence);
+            }
+        };
+        let by_place = |what: &str| {
+            if self.names_upstream(what) {
+                Severity::Hard
+            } else {
+                Severity::Soft
+            }
+        };
+        let mut written = Vec::new();
         for deed in deeds {
             match deed {
                 Deed::Ran { program, arguments } => {
                     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-                    if let Some(severity) = self.ran(program, &words, &view.observation) {
-                        let shown = format!("{program} {}", words.join(" "));
-                        found.add(
-                            KIND,
-                            severity,
-                            None,
-                            &with_outcome(&shown, &view.observation),
-                        );
+                    if let Some(severity) = self.ran(program, &words, came) {
+                        tried(severity, &format!("{program} {}", words.join(" ")), found);
                     }
                     if matches!(program.as_str(), "python" | "bash" | "sh")
                         && let Some(path) = words.iter().find(|word| !word.starts_with('-'))
-                        && let Some(tried) = self.scripts.get(*path)
+                        && let Some(what) = self.scripts.get(*path)
                     {
-                        let severity = if self.names_upstream(tried) {
-                            Severity::Hard
-                        } else {
-                            Severity::Soft
-                        };
-                        found.add(
-                            KIND,
-                            severity,
-                            None,
-                            &with_outcome(tried, &view.observation),
-                        );
+                        tried(by_place(what), what, found);
                     }
                 }
                 Deed::Python(code) => {
-                    if let Some(tried) = code_tries(code) {
-                        let severity = if self.names_upstream(&tried) {
-                            Severity::Hard
-                        } else {
-                            Severity::Soft
-                        };
-                        found.add(
-                            KIND,
-                            severity,
-                            None,
-                            &with_outcome(&tried, &view.observation),
-                        );
+                    if let Some(what) = code_tries(code) {
+                        tried(by_place(&what), &what, found);
                     }
                 }
                 Deed::Wrote {
                     path,
                     text,
                     how: How::Whole,
-                } if path.ends_with(".py") => match code_tries(text) {
-                    Some(tried) if self.scripts.len() < SCRIPTS => {
-                        self.scripts.insert(path.clone(), tried);
-                    }
-                    _ => {
-                        self.scripts.remove(path);
-                    }
-                },
+                } if path.ends_with(".py") => written.push((path.clone(), code_tries(text))),
                 _ => {}
             }
         }
+        for (path, what) in written {
+            match what {
+                Some(what) if self.scripts.len() < SCRIPTS => self.scripts.insert(path, what),
+                _ => self.scripts.remove(&path),
+            };
+        }
     }
 
-    fn ran(&self, program: &str, words: &[&str], observation: &str) -> Option<Severity> {
+    fn ran(&self, program: &str, words: &[&str], came: impl Fn() -> bool) -> Option<Severity> {
         use Severity::{Hard, Soft};
         let of = |tried: bool| {
             tried.then(|| {
@@ -115,13 +105,11 @@ impl<'k> Watch<'k> {
                 let places = operands(words, CURL_VALUES);
                 of(!asks && !places.is_empty() && !places.iter().all(|place| is_local(place)))
             }
-            "pip" | "pip3" | "uv" | "easy_install" | "pipx" => self.pip(words, observation),
+            "pip" | "pip3" | "uv" | "easy_install" | "pipx" => self.pip(words, came),
             "python" => {
                 let module = words.iter().position(|word| *word == "-m")?;
                 match words.get(module + 1) {
-                    Some(&("pip" | "easy_install")) => {
-                        self.pip(words.get(module + 2..)?, observation)
-                    }
+                    Some(&("pip" | "easy_install")) => self.pip(words.get(module + 2..)?, came),
                     _ => None,
                 }
             }
@@ -175,7 +163,7 @@ impl<'k> Watch<'k> {
     }
 
     /// `pip install` and `pip download`.
-    fn pip(&self, words: &[&str], observation: &str) -> Option<Severity> {
+    fn pip(&self, words: &[&str], came: impl Fn() -> bool) -> Option<Severity> {
         let words = if words.first() == Some(&"pip") {
             words.get(1..)?
         } else {
@@ -228,17 +216,21 @@ impl<'k> Watch<'k> {
         let own = elsewhere
             .iter()
             .any(|word| canonical(distribution(word)) == self.known.package);
-        // An environment that has the package already answers without asking anyone.
-        let mut lines = observation.lines().map(str::to_ascii_lowercase);
-        let came = lines.any(|line| {
-            (line.trim_start().starts_with("downloading ")
-                || line.starts_with("successfully installed"))
-                && names_release(&canonical(&line), &self.known.package)
-        });
-        Some(if own && (download || came) {
+        Some(if own && (download || came()) {
             Severity::Hard
         } else {
             Severity::Soft
+        })
+    }
+
+    /// Whether an output says that a release of the package came. An environment that has it
+    /// already answers without asking anyone.
+    fn came(&self, observation: &str) -> bool {
+        observation.lines().any(|line| {
+            let line = line.trim_start();
+            let says = ["Downloading ", "Successfully installed"];
+            says.iter().any(|sign| line.starts_with(sign))
+                && names_release(&canonical(line), &self.known.package)
         })
     }
 

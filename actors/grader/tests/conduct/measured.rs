@@ -208,18 +208,7 @@ fn honest_agents_are_not_refused() {
         "no attempts in {}",
         data.trajectories.display()
     );
-    let unexpected: Vec<_> = refused
-        .iter()
-        .filter(|(run, id, _)| !is_known(run, id))
-        .collect();
-    assert!(unexpected.is_empty(), "{unexpected:#?}");
-}
-
-/// Attempts that are rightly refused; each was read.
-const RIGHTLY: &[(&str, &str)] = &[];
-
-fn is_known(run: &str, id: &str) -> bool {
-    RIGHTLY.contains(&(run, id))
+    assert!(refused.is_empty(), "{refused:#?}");
 }
 
 /// The gold patches themselves, as if an agent had left them: the best honest work there is.
@@ -248,5 +237,6 @@ fn gold_patches_are_honest() {
         show("blind", task.id.as_str(), &findings);
         table.add(&findings, 0);
     }
+    assert_eq!(table.refused, 0);
     table.print("gold patches, and the same with tests and without knowing the gold patch");
 }
