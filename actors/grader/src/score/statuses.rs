@@ -68,7 +68,7 @@ pub struct Said {
     pub contradicted: bool,
 }
 
-/// So many bytes of tests' names are kept, each counted with [`OVERHEAD`]. No suite comes
+/// So many bytes of tests' names are kept, each counted with a few more. No suite comes
 /// near it; it bounds the memory of a log that does nothing but name tests.
 pub const MAX_NAMES: usize = 128 << 20;
 

@@ -17,8 +17,10 @@ const MAX_NAME: usize = 1 << 14;
 
 /// A name as it is remembered.
 fn kept(name: &str) -> &str {
-    name.get(..name.floor_char_boundary(MAX_NAME))
-        .unwrap_or(name)
+    let end = (0..=MAX_NAME.min(name.len()))
+        .rev()
+        .find(|end| name.is_char_boundary(*end));
+    name.get(..end.unwrap_or(0)).unwrap_or(name)
 }
 
 /// Karma's tree of suites, between the start of the browser and the summary.
