@@ -76,10 +76,19 @@ fn gold_resolves_nothing_does_not_and_each_is_run_once() {
     let all = ids(&file);
     let grades = Gametape::new("grades").unwrap();
     let out = grades.file("report.json", "");
-    let gold = ["grade", "--tasks", &file, "--predictions", "gold", "--out", &out];
+    let gold = [
+        "grade",
+        "--tasks",
+        &file,
+        "--predictions",
+        "gold",
+        "--out",
+        &out,
+    ];
     let dry = grades.run(&[&gold[..], &["--dry-run"]].concat());
     assert!(
-        dry.stdout.starts_with(&format!("{} patches would be graded", all.len())),
+        dry.stdout
+            .starts_with(&format!("{} patches would be graded", all.len())),
         "{}",
         dry.text()
     );
@@ -98,11 +107,23 @@ fn gold_resolves_nothing_does_not_and_each_is_run_once() {
 
     let again = grades.run(&gold);
     code(&again, 0);
-    assert!(again.stderr.contains("were graded before"), "{}", again.text());
+    assert!(
+        again.stderr.contains("were graded before"),
+        "{}",
+        again.text()
+    );
     assert_eq!(events(&grades).len(), facts.len(), "nothing was run");
     assert_eq!(report(&out), told);
 
-    let empty = ["grade", "--tasks", &file, "--predictions", "empty", "--out", &out];
+    let empty = [
+        "grade",
+        "--tasks",
+        &file,
+        "--predictions",
+        "empty",
+        "--out",
+        &out,
+    ];
     code(&grades.run(&empty), 0);
     let told = report(&out);
     assert_eq!(told["resolved_instances"], 0);
@@ -128,7 +149,10 @@ fn gold_resolves_nothing_does_not_and_each_is_run_once() {
     assert_eq!(count(&after, "Regraded"), 2 * all.len());
     let once = grades.run(&[&score[..], &["--json"]].concat());
     let said: Value = serde_json::from_str(&once.stdout).unwrap();
-    assert_eq!((&said["read"], &said["same_rules"]), (&json!(0), &json!(2 * all.len())));
+    assert_eq!(
+        (&said["read"], &said["same_rules"]),
+        (&json!(0), &json!(2 * all.len()))
+    );
     code(&grades.run(&["tape", "verify"]), 0);
     grades.assert_no_leftovers();
 }
@@ -157,7 +181,13 @@ fn every_kind_of_prediction_is_told_apart() {
     let out = grades.file("report.json", "");
     let predictions = grades.file("predictions.jsonl", &lines.join("\n"));
     let graded = grades.run(&[
-        "grade", "--tasks", &file, "--predictions", &predictions, "--out", &out,
+        "grade",
+        "--tasks",
+        &file,
+        "--predictions",
+        &predictions,
+        "--out",
+        &out,
     ]);
     code(&graded, 1);
     assert!(graded.stderr.contains("line 6"), "{}", graded.text());
@@ -168,7 +198,10 @@ fn every_kind_of_prediction_is_told_apart() {
     unresolved.sort();
     assert_eq!(told["unresolved_ids"], json!(unresolved));
     assert_eq!(told["empty_patch_ids"], json!([all[3]]));
-    assert_eq!(told["instances"][&all[2]]["patch_successfully_applied"], json!(false));
+    assert_eq!(
+        told["instances"][&all[2]]["patch_successfully_applied"],
+        json!(false)
+    );
     // Dropped as it may be, planting it is told, and strict rules refuse.
     let why = told["instances"][&all[1]]["reason"].as_str().unwrap();
     assert!(why.contains("loaded by itself"), "{why}");
@@ -209,7 +242,10 @@ fn tasks_that_cannot_be_trusted_are_found() {
     let told: Vec<Value> = serde_json::from_str(&verdicts.stdout).unwrap();
     let of = |at: usize| {
         let one = told.iter().find(|one| one["task"] == all[at]).unwrap();
-        (one["health"].as_str().unwrap(), one["reason"].as_str().unwrap())
+        (
+            one["health"].as_str().unwrap(),
+            one["reason"].as_str().unwrap(),
+        )
     };
     assert_eq!(of(0), ("fit", ""));
     assert_eq!(of(1), ("unfit", "gold_unresolved"));

@@ -88,10 +88,9 @@ pub struct Finding {
 /// Why rules refuse to resolve what shows these findings, in words; `None` if they do not.
 /// Strict rules (`strict/…`) refuse hard findings; the official ones look at tests alone.
 pub fn refuses(rules: &str, findings: &[Finding]) -> Option<String> {
-    let hard = findings
+    let first = findings
         .iter()
-        .filter(|finding| rules.starts_with("strict/") && finding.severity == Severity::Hard);
-    let first = hard.min()?;
+        .find(|finding| rules.starts_with("strict/") && finding.severity == Severity::Hard)?;
     let place = match (first.step, &first.path) {
         (Some(step), Some(path)) => format!("in step {step}, {path}"),
         (Some(step), None) => format!("in step {step}"),

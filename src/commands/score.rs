@@ -1,8 +1,8 @@
 //! `gametape score`: stored logs, graded.
 
-use super::{output, print_json, put};
+use super::{output, print_json, put, unwritable};
 use gametape_grader::score::{ScoreOptions, Scored, score};
-use gametape_schemas::{Failure, FailureKind};
+use gametape_schemas::Failure;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,17 +13,11 @@ pub fn run(options: &ScoreOptions, out: &Path, json: bool) -> Result<ExitCode, F
     for problem in &scored.problems {
         eprintln!("{problem}");
     }
-    let report = scored.to_json().map_err(output)?;
-    let text = serde_json::to_string_pretty(&report).map_err(output)?;
-    std::fs::write(out, text).map_err(|error| {
-        Failure::new(
-            FailureKind::Input,
-            "GT-RUN-UNWRITABLE",
-            format!("{} cannot be written: {error}", out.display()),
-        )
-    })?;
+    std::fs::File::create(out)
+        .and_then(|file| scored.write_json(std::io::BufWriter::new(file)))
+        .map_err(|error| unwritable(out, &error))?;
     if json {
-        print_json(&report)?;
+        print_json(&scored.to_json().map_err(output)?)?;
     } else {
         put(&summary(&scored)?)?;
     }

@@ -26,6 +26,8 @@ macro_rules! events {
         /// Every fact that the tape can hold.
         #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
         #[serde(tag = "type", content = "body")]
+        // Tasks are large and few; events that come by the million are small either way.
+        #[allow(clippy::large_enum_variant)]
         pub enum Event {
             $( $(#[$doc])* $name($body), )+
         }
