@@ -307,7 +307,7 @@ fn setup_runs_once_behind_walls() {
         "python -c 'import sys; print(sys.prefix)' > prefix.txt".into(),
         // Of the host its programs, nothing else.
         format!(
-            "for attack in 'ls {}' 'cat {}' 'cat /etc/shadow' 'touch /usr/x' 'touch /etc/x' \
+            "for attack in 'ls {}' 'cat {}' 'cat /etc/shadow' 'touch /usr/x' 'touch /etc/alternatives/x' \
              'mount -t tmpfs none /tmp' 'chroot /tmp true' 'kill -0 {}'; do \
              if $attack; then echo \"ALLOWED: $attack\"; exit 1; fi; done",
             scene.cache.display(),
