@@ -93,11 +93,11 @@ pub struct Provisioned {
     /// Its id.
     pub environment: EnvironmentId,
     /// The clean repository tree on this machine. Read-only by convention: sandboxes
-    /// get copies or overlays of it.
+    /// get copies or overlays of it. Empty where the environment is a container image.
     pub repository: PathBuf,
     /// Digest of the tree (relative paths, modes, contents).
     pub tree: Digest,
-    /// Python version inside.
+    /// Python version inside; empty where a container image does not say.
     pub python: String,
     /// Whether it was already there.
     pub cached: bool,

@@ -40,8 +40,8 @@ pub struct EnvironmentRecipe {
     /// Raised when the layout of provisioned directories changes.
     #[serde(default)]
     pub layout: u32,
-    /// Which Python it must be, as a version or the beginning of one (`3.11`); `None` for
-    /// the machine's own.
+    /// Which Python it must be, as a version or the beginning of one (`3.11`, `3.11.7`);
+    /// `None` for the machine's own.
     // Like what follows, left out of the id where it is not given: ids of recipes that
     // were made before these fields stay what they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,8 +49,10 @@ pub struct EnvironmentRecipe {
     /// Where the repository comes from; `None` for the package's source archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RepositorySource>,
-    /// Shell commands run in the repository once, when the environment is made, with the
-    /// network on; each must end with exit code 0.
+    /// Lines for `/bin/sh -c`, run in the repository (`/testbed`) once, in order, when the
+    /// environment is made, with the network on and `python` and `pip` of its packages
+    /// first on the `PATH`; each must end with exit code 0. Nothing else of the machine
+    /// can be written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub setup: Vec<String>,
 }
@@ -61,14 +63,14 @@ pub struct EnvironmentRecipe {
 pub enum RepositorySource {
     /// A commit of a git repository. Nothing else of its history is taken.
     Git {
-        /// What `git fetch` takes: a URL or a path.
+        /// `https://…`, `ssh://…`, `user@host:path`, `file:///…` or an absolute path.
         url: String,
-        /// The full object name of the commit.
+        /// The full object name of the commit, 40 or 64 lower-case digits.
         commit: String,
     },
     /// A container image that holds repository and tools (the docker back end alone).
     Image {
-        /// A name, or a name with a digest.
+        /// A name, or a name with a digest, that the Docker Engine has: nothing is pulled.
         reference: String,
         /// Where the repository is inside, such as `/testbed`.
         directory: String,

@@ -53,11 +53,11 @@ fn scene(test: &str) -> Option<Scene> {
         git(&at, &["rev-parse", "HEAD"])
     };
     commit("x = 0\n");
-    std::fs::write(at.join("run.sh"), "#!/bin/sh\r\n").unwrap();
+    std::fs::write(at.join("run.sh"), "#!/bin/sh\n").unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(at.join("run.sh"), open).unwrap();
     // What git would do on the way out, were it asked to write the files.
-    let attributes = "secret.txt export-ignore\n*.py export-subst\n*.sh text eol=lf\n";
+    let attributes = "secret.txt export-ignore\n*.py export-subst\n*.sh text eol=crlf\n";
     std::fs::write(at.join(".gitattributes"), attributes).unwrap();
     std::fs::write(at.join("secret.txt"), "kept\n").unwrap();
     let second = commit("x = 1  # $Format:%H$\n");
@@ -131,7 +131,7 @@ fn a_commit_is_taken_without_its_history() {
     assert_eq!(text("pkg/a.py"), "x = 1  # $Format:%H$\n");
     assert_eq!(
         (text("run.sh").as_str(), prepared.files["run.sh"].executable),
-        ("#!/bin/sh\r\n", true)
+        ("#!/bin/sh\n", true)
     );
     let left = walkdir::WalkDir::new(&prepared.directory)
         .into_iter()
@@ -302,19 +302,29 @@ fn setup_runs_once_behind_walls() {
     let mut recipe = scene.recipe();
     recipe.setup = vec![
         // Where sandboxes see them, and as nobody of this machine's.
-        "pwd > pwd.txt; id -u > id.txt; command -v python pip >> pwd.txt".into(),
+        "pwd > pwd.txt; id -u > id.txt; command -v python >> pwd.txt; command -v pip >> pwd.txt"
+            .into(),
         "python -c 'import sys; print(sys.prefix)' > prefix.txt".into(),
         // Of the host its programs, nothing else.
         format!(
-            "ls /root /home {} /etc/shadow 2>/dev/null; test $? -ne 0; \
-             ! touch /usr/x; ! mount -t tmpfs none /tmp; ! cat {} 2>/dev/null",
+            "for attack in 'ls {}' 'cat {}' 'cat /etc/shadow' 'touch /usr/x' 'touch /etc/alternatives/x' \
+             'mount -t tmpfs none /tmp' 'chroot /tmp true' 'kill -0 {}'; do \
+             if $attack; then echo \"ALLOWED: $attack\"; exit 1; fi; done",
             scene.cache.display(),
-            secret.display()
+            secret.display(),
+            std::process::id()
         ),
         // What it installs is found under its later name.
         "printf '#!/venv/bin/python\\n' > /venv/bin/tool; chmod +x /venv/bin/tool; \
-         mkdir -p build && echo made > build/out.txt"
+         mkdir -p build pkg.egg-info && echo made > build/out.txt"
             .into(),
+        // Links that would lead whoever writes or copies here to somewhere else.
+        format!(
+            "ln -s {} pkg.egg-info/entry_points.txt && cd /venv/lib/python3* && \
+             mv site-packages elsewhere && ln -s {} site-packages",
+            secret.display(),
+            scene.cache.display()
+        ),
     ];
     let (prepared, cached) = provision::provision(&scene.cache, &recipe).unwrap();
     assert!(!cached);
@@ -329,6 +339,10 @@ fn setup_runs_once_behind_walls() {
     );
     assert_eq!(text("build/out.txt"), "made\n");
     assert!(prepared.venv().join("bin/tool").is_file());
+    assert!(
+        !scene.cache.join("pkg-1.0.dist-info").exists(),
+        "a link was followed"
+    );
     assert!(!prepared.directory.join("setup").exists());
     // The second time everything is there.
     let (again, cached) = provision::provision(&scene.cache, &recipe).unwrap();

@@ -186,8 +186,11 @@ impl DockerSandbox {
         let mut held = self.looked()?;
         let seen: &mut Seen = &mut held;
         let base = self.base.files();
-        let rest = image.rest.iter().map(|(path, _)| path);
-        let rest = rest.filter(|path| self.base.is_hidden(path));
+        let is_gone = |(path, node): &&(String, Node)| {
+            // An empty directory tells nothing.
+            !matches!(node, Node::Directory) && self.base.is_hidden(path)
+        };
+        let rest = image.rest.iter().filter(is_gone).map(|(path, _)| path);
         let gone = image.files.keys().filter(|path| !base.contains_key(*path));
         let removed: Vec<String> = gone.chain(rest).cloned().collect();
         let new = base

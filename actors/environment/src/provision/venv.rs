@@ -8,7 +8,7 @@ use crate::failure;
 use gametape_schemas::Failure;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -116,14 +116,13 @@ pub(super) fn describe(job: &Job<'_>, repository: &Path) -> io::Result<()> {
     std::fs::write(target.join("METADATA"), metadata)?;
     std::fs::write(target.join("INSTALLER"), "gametape\n")?;
     std::fs::write(target.join("RECORD"), "")?;
-    for root in [
-        repository.to_owned(),
-        repository.join(&job.recipe.source_root),
-    ] {
-        let points = root
+    for root in [".", &job.recipe.source_root] {
+        let points = Path::new(root)
             .join(format!("{name}.egg-info"))
             .join("entry_points.txt");
-        if points.is_file() {
+        let is_there = is_plain(repository, &points)?;
+        let points = repository.join(points);
+        if is_there && points.is_file() {
             std::fs::copy(points, target.join("entry_points.txt"))?;
         }
     }
@@ -131,13 +130,38 @@ pub(super) fn describe(job: &Job<'_>, repository: &Path) -> io::Result<()> {
 }
 
 fn site_packages(venv: &Path) -> io::Result<Option<PathBuf>> {
+    if !is_plain(venv, Path::new("lib"))? {
+        return Ok(None);
+    }
     for entry in std::fs::read_dir(venv.join("lib"))? {
-        let path = entry?.path().join("site-packages");
-        if path.is_dir() {
-            return Ok(Some(path));
+        let name = Path::new("lib").join(entry?.file_name());
+        let name = name.join("site-packages");
+        if is_plain(venv, &name)? && venv.join(&name).is_dir() {
+            return Ok(Some(venv.join(name)));
         }
     }
     Ok(None)
+}
+
+/// Whether a relative path is there and leads through no link: commands of a recipe's
+/// own may have put some.
+fn is_plain(root: &Path, path: &Path) -> io::Result<bool> {
+    let mut here = root.to_owned();
+    for part in path.components() {
+        match part {
+            Component::CurDir => continue,
+            Component::Normal(name) => here.push(name),
+            _ => return Ok(false),
+        }
+        match here.symlink_metadata() {
+            Ok(meta) if meta.is_symlink() => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// A step that failed.

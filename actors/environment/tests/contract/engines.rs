@@ -1,7 +1,7 @@
 //! An engine that dies or hangs in the middle: told by code, in bounded time, and never
 //! as a loss of the agent's.
 
-use crate::rooms::{docker_with, engine, order};
+use crate::rooms::{docker_with, engine, order, socket};
 use gametape_environment::docker::{Bounds, Engine, EngineSettings};
 use gametape_environment::sandbox::Sandbox;
 use std::io::{Read, Write};
@@ -22,13 +22,13 @@ struct Between {
 }
 
 impl Between {
-    fn start(at: &Path, engine: &'static str) -> Arc<Self> {
+    fn start(at: &Path, engine: String) -> Arc<Self> {
         let this = Arc::new(Self::default());
         let listener = UnixListener::bind(at).unwrap();
         let serving = this.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                let (client, server) = (client.unwrap(), UnixStream::connect(engine).unwrap());
+                let (client, server) = (client.unwrap(), UnixStream::connect(&engine).unwrap());
                 let mut open = serving.open.lock().unwrap();
                 if serving.cut.load(Ordering::SeqCst) {
                     continue;
@@ -66,11 +66,7 @@ impl Between {
 /// A command that hangs, with the engine taken away in its middle; the failure's code.
 fn taken_away(test: &str, limit_ms: u64, take: impl FnOnce(&Between)) -> Option<String> {
     let (direct, image) = engine(test)?;
-    let socket = "/var/run/docker.sock";
-    if UnixStream::connect(socket).is_err() {
-        eprintln!("SKIPPED: {test}: the engine is not at {socket}");
-        return None;
-    }
+    let socket = socket(test)?;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("between.sock");
     let between = Between::start(&path, socket);

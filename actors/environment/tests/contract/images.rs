@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 /// An image that was made here, removed in the end.
 struct Own {
+    /// What the engine calls it.
     name: String,
+    id: String,
     /// The commit that the tests of its repository ask for.
     base: String,
 }
@@ -24,7 +26,7 @@ struct Own {
 impl Drop for Own {
     fn drop(&mut self) {
         let _ = Command::new("docker")
-            .args(["rmi", "-f", &self.name])
+            .args(["rmi", "-f", &self.id])
             .output();
     }
 }
@@ -83,10 +85,11 @@ fn made(test: &str, base: &Image, name: &str, calc: &str) -> Option<Own> {
     let from = format!("{}/.", at.display());
     docker(&["cp", &from, &format!("{container}:/testbed")]);
     let env = "ENV MARK=of-the-image PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin";
-    docker(&["commit", "--change", env, &container, name]);
+    let id = docker(&["commit", "--change", env, &container, name]);
     docker(&["rm", "-fv", &container]);
     Some(Own {
         name: name.to_owned(),
+        id,
         base: commit,
     })
 }

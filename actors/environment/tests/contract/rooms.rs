@@ -226,6 +226,21 @@ pub fn local_as(test: &str, history: History, most: Layers, work: impl FnOnce(Op
     }
 }
 
+/// Where the engine's own socket is, for those who stand before it; a loud skip where it
+/// has none.
+pub fn socket(test: &str) -> Option<String> {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    let path = match host.strip_prefix("unix://") {
+        Some(path) => path.to_owned(),
+        None => "/var/run/docker.sock".to_owned(),
+    };
+    if std::os::unix::net::UnixStream::connect(&path).is_err() {
+        eprintln!("SKIPPED: {test}: the engine is not at {path}");
+        return None;
+    }
+    Some(path)
+}
+
 /// The engine and the image of the environment, or a loud skip.
 pub fn engine(test: &str) -> Option<(Arc<Engine>, Image)> {
     let engine = match Engine::connect(EngineSettings::default()) {
