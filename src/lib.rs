@@ -12,6 +12,7 @@
 //! - [`rooms`]: the rooms as the loop sees them
 //! - [`run`]: the loop of one run
 //! - [`forge`]: tasks from real packages
+//! - [`tasks`]: task sets in and out
 //! - [`report`]: results, from the tape alone
 //! - [`doctor`]: what this machine has and lacks
 
@@ -26,5 +27,6 @@ pub mod report;
 pub mod rooms;
 pub mod run;
 pub mod system;
+pub mod tasks;
 pub mod tree;
 pub mod verdicts;
