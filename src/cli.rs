@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Every verb, for the documentation's own test.
 pub const VERBS: &[&str] = &[
-    "loop", "report", "doctor", "forge", "grade", "score", "tape", "dataset", "model",
+    "loop", "report", "doctor", "forge", "tasks", "grade", "score", "tape", "dataset", "model",
 ];
 
 /// Records every step a coding agent takes on graded tasks, and trains a better agent
@@ -87,6 +87,12 @@ pub enum Verb {
         #[command(flatten)]
         config: ConfigArgs,
     },
+    /// Task sets: bring them in, look at them, write them out, hold them against others.
+    Tasks {
+        /// What about them.
+        #[command(subcommand)]
+        action: TasksAction,
+    },
     /// Grade stored test logs, without running anything; or, with --run, read the stored runs
     /// of a tape again by other rules.
     ///
@@ -143,6 +149,143 @@ pub enum Verb {
         /// What about it.
         #[command(subcommand)]
         action: ModelAction,
+    },
+}
+
+/// Which tasks are wanted; several values of one kind are alternatives.
+#[derive(Args, Clone, Debug)]
+pub struct TaskFilter {
+    /// Tasks of this repository, such as `django/django`.
+    #[arg(long, value_name = "REPO")]
+    pub repo: Vec<String>,
+    /// Tasks of this side of the experiment.
+    #[arg(long, value_enum)]
+    pub split: Option<TaskSplit>,
+    /// The task of this name.
+    #[arg(long, value_name = "ID")]
+    pub id: Vec<String>,
+}
+
+/// The sides of an experiment.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskSplit {
+    /// Trained on.
+    Train,
+    /// Attempted by the tuned policy, to train the verifier.
+    Explore,
+    /// Measured with, and nothing else.
+    HeldOut,
+}
+
+impl From<TaskSplit> for gametape_schemas::Split {
+    fn from(split: TaskSplit) -> Self {
+        match split {
+            TaskSplit::Train => Self::Train,
+            TaskSplit::Explore => Self::Explore,
+            TaskSplit::HeldOut => Self::HeldOut,
+        }
+    }
+}
+
+/// What tasks are written as.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskFormat {
+    /// A row a line, as it went in.
+    Jsonl,
+    /// One list of rows, as they went in.
+    Json,
+    /// A table of rows, as they went in.
+    Parquet,
+    /// Rows that SWE-bench's own tools read; lines, list or table by the file's name.
+    SweBench,
+    /// A Harbor folder for each.
+    Harbor,
+    /// A folder each of a SWE-bench task repository, for tasks that came from one.
+    TaskRepo,
+}
+
+/// `gametape tasks …`
+///
+/// A SOURCE is a file of rows (SWE-bench, SWE-Gym, SWE-smith, R2E-Gym, SWE-rebench or
+/// gametape; JSON lines, a JSON list or map, also gzipped, or Parquet), a task folder or
+/// a folder of them (Harbor, SWE-bench task repositories), or the directory of a run.
+/// Exit code 1 when some rows could not be used; the others are used all the same.
+#[derive(Subcommand, Debug)]
+pub enum TasksAction {
+    /// Register tasks on the tape of a run. Importing twice adds nothing.
+    Import {
+        /// Where they come from.
+        #[arg(value_name = "SOURCE", required = true)]
+        sources: Vec<PathBuf>,
+        /// Put all of them on this side [default: held out for SWE-bench's rows, train
+        /// for all others].
+        #[arg(long, value_enum, value_name = "SPLIT")]
+        into: Option<TaskSplit>,
+        /// Which of them.
+        #[command(flatten)]
+        filter: TaskFilter,
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// A line a task.
+    List {
+        /// Where they come from; without it, the run.
+        #[arg(value_name = "SOURCE")]
+        source: Option<PathBuf>,
+        /// Which of them.
+        #[command(flatten)]
+        filter: TaskFilter,
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// One task: what is asked, where, and how it is graded.
+    Show {
+        /// Its id, or the beginning of it.
+        id: String,
+        /// Where it comes from; without it, the run.
+        #[arg(value_name = "SOURCE")]
+        source: Option<PathBuf>,
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// Write tasks out. What was imported comes out as it went in.
+    Export {
+        /// Where they come from; without it, the run.
+        #[arg(value_name = "SOURCE")]
+        source: Option<PathBuf>,
+        /// File or, for folders, directory to write; `-` for lines on standard output.
+        #[arg(long)]
+        out: PathBuf,
+        /// As what. Without it: `parquet` or `json` when the file's name ends so, else
+        /// `jsonl`.
+        #[arg(long, value_enum)]
+        format: Option<TaskFormat>,
+        /// Which of them.
+        #[command(flatten)]
+        filter: TaskFilter,
+        /// Where the run lies.
+        #[command(flatten)]
+        run: RunDir,
+    },
+    /// Pairs of tasks of two sets that are the same, or nearly, with the evidence. Exit
+    /// code 1 when there are some.
+    Overlap {
+        /// The one set.
+        #[arg(value_name = "SOURCE")]
+        a: PathBuf,
+        /// The other.
+        #[arg(value_name = "SOURCE")]
+        b: PathBuf,
+        /// Words that statements must have in common, one after the other.
+        #[arg(long, default_value_t = 13, value_parser = clap::value_parser!(u16).range(2..))]
+        ngram: u16,
+        /// Words that more than this share of a set's tasks have in common are a
+        /// template's, and do not count.
+        #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+        common: f64,
     },
 }
 

@@ -13,6 +13,7 @@
 //! - [`rooms`]: the rooms as the loop sees them
 //! - [`run`]: the loop of one run
 //! - [`forge`]: tasks from real packages
+//! - [`tasks`]: task sets in and out
 //! - [`grading`]: predictions, graded by running the hidden tests
 //! - [`health`]: whether a task can be trusted
 //! - [`report`]: results, from the tape alone
@@ -32,5 +33,6 @@ pub mod report;
 pub mod rooms;
 pub mod run;
 pub mod system;
+pub mod tasks;
 pub mod tree;
 pub mod verdicts;

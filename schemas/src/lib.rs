@@ -20,6 +20,7 @@
 //! - [`trajectory`]: the fold from events to attempts
 //! - [`dataset`]: rows that training reads
 //! - [`formats`]: rows and reports of SWE-bench and its relatives
+//! - [`overlap`]: which tasks of one set are in another
 //! - [`message`]: what actors say to one another
 //! - [`shell`]: what is said to and by a persistent shell
 //! - [`deadline`], [`ask`]: how long they wait for an answer, and how they ask
@@ -38,6 +39,7 @@ pub mod finding;
 pub mod formats;
 pub mod ids;
 pub mod message;
+pub mod overlap;
 pub mod shell;
 pub mod task;
 pub mod trajectory;

@@ -5,6 +5,7 @@ pub mod grade;
 pub mod model;
 mod score;
 pub mod show;
+mod tasks;
 
 use crate::cli::{
     Cli, ConfigArgs, DatasetAction, ExportFormat, ModelAction, RunDir, TapeAction, Verb, exit_code,
@@ -102,6 +103,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(crate::doctor::exit_code(&checks)))
         }
         Verb::Grade(args) => grade::grade(args, cli.json, cli.verbose),
+        Verb::Tasks { action } => tasks::run(action, cli.json),
         Verb::Tape { action } => tape(action, cli.json),
         Verb::Dataset { action } => datasets(action, cli.json),
         Verb::Score {

@@ -4,8 +4,8 @@
 use super::failed;
 use flate2::read::MultiGzDecoder;
 use gametape_schemas::Failure;
-use gametape_schemas::formats::rows::{Row, lines, objects, pieces};
-use gametape_schemas::formats::{Prediction, RowProblem, Rows, TaskRow};
+use gametape_schemas::formats::rows::{Placed, Row, lines, objects, pieces};
+use gametape_schemas::formats::{Place, Prediction, RowProblem, Rows, TaskRow};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Map, Number, Value};
@@ -34,7 +34,10 @@ impl std::fmt::Display for Problem {
 /// `GT-SCORE-FILE` if it cannot be read at all.
 pub fn tasks(path: &Path, threads: usize) -> Result<Rows<TaskRow>, Failure> {
     Ok(match content(path)? {
-        Content::Table(rows) => TaskRow::from_rows(rows),
+        Content::Table(rows) => TaskRow::used(
+            rows.into_iter()
+                .map(|(place, row)| (place, row.and_then(TaskRow::from_row))),
+        ),
         Content::Text(text) => tasks_of_text(&text, threads),
     })
 }
@@ -73,7 +76,10 @@ fn tasks_of_text(text: &[u8], threads: usize) -> Rows<TaskRow> {
 /// `GT-SCORE-FILE` if it cannot be read at all.
 pub fn predictions(path: &Path) -> Result<Rows<Prediction>, Failure> {
     Ok(match content(path)? {
-        Content::Table(rows) => Prediction::from_rows(rows),
+        Content::Table(rows) => Prediction::used(
+            rows.into_iter()
+                .map(|(place, row)| (place, row.and_then(Prediction::from_row))),
+        ),
         Content::Text(text) => Prediction::read_all(&text),
     })
 }
@@ -84,17 +90,15 @@ pub fn predictions(path: &Path) -> Result<Rows<Prediction>, Failure> {
 /// # Errors
 /// `GT-SCORE-FILE` if it cannot be read at all.
 pub fn raw_rows(path: &Path) -> Result<Vec<Row>, Failure> {
-    Ok(match content(path)? {
+    let rows = match content(path)? {
         Content::Table(rows) => rows,
-        Content::Text(text) => objects(&text)
-            .into_iter()
-            .filter_map(|(_, row)| row.ok())
-            .collect(),
-    })
+        Content::Text(text) => objects(&text),
+    };
+    Ok(rows.into_iter().filter_map(|(_, row)| row.ok()).collect())
 }
 
 enum Content {
-    Table(Vec<Row>),
+    Table(Vec<Placed<Row>>),
     Text(Vec<u8>),
 }
 
@@ -125,7 +129,10 @@ fn magic(file: &mut File) -> std::io::Result<[u8; 4]> {
 pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Opens a text, through gzip if it is compressed.
-pub(super) fn open_text(path: &Path) -> std::io::Result<Box<dyn Read + Send>> {
+///
+/// # Errors
+/// The system's.
+pub fn open_text(path: &Path) -> std::io::Result<Box<dyn Read + Send>> {
     let mut file = File::open(path)?;
     let first = magic(&mut file)?;
     Ok(if first.starts_with(&GZIP) {
@@ -136,23 +143,26 @@ pub(super) fn open_text(path: &Path) -> std::io::Result<Box<dyn Read + Send>> {
 }
 
 /// The rows of a Parquet table.
-fn table(file: File) -> Result<Vec<Row>, parquet::errors::ParquetError> {
+fn table(file: File) -> Result<Vec<Placed<Row>>, parquet::errors::ParquetError> {
     let reader = SerializedFileReader::new(file)?;
     let mut rows = Vec::new();
-    for row in reader.get_row_iter(None)? {
+    for (row, number) in reader.get_row_iter(None)?.zip(1..) {
         let row = row?;
-        let fields = row.get_column_iter();
-        rows.push(
-            fields
-                .map(|(name, field)| (name.clone(), json(field)))
-                .collect(),
-        );
+        let fields = row.get_column_iter().map(|(name, field)| {
+            let value = json(field).map_err(|e| format!("`{name}` {e}"))?;
+            Ok((name.clone(), value))
+        });
+        rows.push((Place::Row(number), fields.collect()));
     }
     Ok(rows)
 }
 
-fn json(field: &Field) -> Value {
-    match field {
+/// The value of a field of a table.
+///
+/// # Errors
+/// Bytes that are no text, in words: a patch with one byte replaced would be another patch.
+pub fn json(field: &Field) -> Result<Value, String> {
+    Ok(match field {
         Field::Null => Value::Null,
         Field::Bool(b) => Value::Bool(*b),
         Field::Byte(n) => (*n).into(),
@@ -166,22 +176,28 @@ fn json(field: &Field) -> Value {
         Field::Float(x) => Number::from_f64(f64::from(*x)).map_or(Value::Null, Value::Number),
         Field::Double(x) => Number::from_f64(*x).map_or(Value::Null, Value::Number),
         Field::Str(text) => Value::String(text.clone()),
-        Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into_owned().into(),
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data())
+            .map_err(|e| format!("is no UTF-8 from byte {} on", e.valid_up_to() + 1))?
+            .into(),
         Field::Group(row) => Value::Object(
             row.get_column_iter()
-                .map(|(name, field)| (name.clone(), json(field)))
-                .collect(),
+                .map(|(name, field)| Ok((name.clone(), json(field)?)))
+                .collect::<Result<_, String>>()?,
         ),
-        Field::ListInternal(list) => list.elements().iter().map(json).collect(),
+        Field::ListInternal(list) => list
+            .elements()
+            .iter()
+            .map(json)
+            .collect::<Result<_, String>>()?,
         Field::MapInternal(map) => Value::Object(
             map.entries()
                 .iter()
-                .map(|(key, value)| (key_text(key), json(value)))
-                .collect::<Map<_, _>>(),
+                .map(|(key, value)| Ok((key_text(key), json(value)?)))
+                .collect::<Result<Map<_, _>, String>>()?,
         ),
         // Dates, times and decimals: as they are printed.
         other => Value::String(other.to_string()),
-    }
+    })
 }
 
 fn key_text(key: &Field) -> String {
