@@ -12,6 +12,9 @@ def start(stream, channel):
     import sys
 
     at_start = set(sys.modules)
+    # The first of all: nothing of the tree may come in before the runner is whole.
+    if sys.path and sys.path[0] == "":
+        del sys.path[0]
     import json
 
     order = json.loads(stream.read().decode("utf-8"))
@@ -23,8 +26,6 @@ def start(stream, channel):
     if python_path is not None:
         os.environ["PYTHONPATH"] = python_path
         roots += [os.path.abspath(part) for part in python_path.split(os.pathsep) if part]
-    if sys.path and sys.path[0] == "":
-        del sys.path[0]
     elsewhere = list(sys.path)
     if order["own"]:
         # The tree is the runner's: there is no other to take.

@@ -3,6 +3,9 @@
 //! a table: what was tried, the strict verdict, and whether the official rules would have
 //! been fooled by the log of the same run.
 //!
+//! `ATTACK=words` tries only those of which the name holds these words;
+//! `ATTACK_BACKEND=docker` takes containers.
+//!
 //! Needs bubblewrap, the sandbox helper (`cargo build -p gametape-environment`) and, the
 //! first time, the network. Skips loudly without them.
 
@@ -12,7 +15,7 @@ mod imported;
 mod list;
 
 use actix::prelude::*;
-use gametape_environment::{EnvironmentActor, EnvironmentOptions};
+use gametape_environment::{Backend, EnvironmentActor, EnvironmentOptions};
 use gametape_grader::actor::{GraderActor, GraderOptions, GraderRooms};
 use gametape_grader::score::Rules;
 use gametape_schemas::message::*;
@@ -79,7 +82,12 @@ struct Rig {
 async fn rig(test: &str) -> Option<Rig> {
     let room = gametape_environment::probe::require(&gametape_environment::probe())
         .and_then(|_| EnvironmentOptions::usual(cache(), 2))
-        .map(|options| EnvironmentActor::new(options).start());
+        .map(|mut options| {
+            if std::env::var("ATTACK_BACKEND").is_ok_and(|name| name == "docker") {
+                options.backend = Backend::Docker;
+            }
+            EnvironmentActor::new(options).start()
+        });
     let provisioned = match room {
         Ok(room) => {
             let recipe = recipe();
@@ -227,8 +235,8 @@ fn row(name: &str, grade: &Grade, fooled: Option<bool>) {
         "unresolved"
     };
     let fooled = match fooled {
-        Some(true) => "fooled",
-        Some(false) => "not fooled",
+        Some(true) => "RESOLVED",
+        Some(false) => "unresolved",
         None => "-",
     };
     let reason: String = grade.verdict.reason.chars().take(110).collect();
