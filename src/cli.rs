@@ -1,6 +1,6 @@
 //! The command line: verbs, flags and exit codes.
 
-use crate::commands::grade::GradeArgs;
+use crate::commands::grade::{GradeArgs, ValidateArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gametape_schemas::{Failure, FailureKind};
 use std::path::PathBuf;
@@ -270,6 +270,9 @@ pub enum TasksAction {
         #[command(flatten)]
         run: RunDir,
     },
+    /// Grade the gold and the empty patch of each task several times: whether it can be
+    /// trusted. Exit code 1 when some cannot.
+    Validate(ValidateArgs),
     /// Pairs of tasks of two sets that are the same, or nearly, with the evidence. Exit
     /// code 1 when there are some.
     Overlap {

@@ -62,4 +62,4 @@ pub use task::{
 };
 pub use trajectory::Trajectory;
 pub use usage::{ResourceLimit, SandboxUsage};
-pub use verdict::{TestStatus, Verdict, VerdictOutcome};
+pub use verdict::{Resolution, TestStatus, Verdict, VerdictOutcome};

@@ -236,6 +236,20 @@ pub struct ApplyPatch {
     pub sandbox: SandboxId,
     /// The diff.
     pub patch: String,
+    /// How exactly it must fit.
+    pub fit: Fit,
+}
+
+/// How exactly a diff must fit the files that it names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// As `git apply` demands: hunks may have moved, their context must be there.
+    #[default]
+    Exact,
+    /// As the official SWE-bench harness tries it: where that fails, `patch --fuzz=5`; a
+    /// diff that is there already is fine, too.
+    Official,
 }
 
 /// Whether a diff applied.
@@ -244,6 +258,8 @@ pub struct ApplyPatch {
 pub enum PatchApplied {
     /// It did.
     Applied,
+    /// It did, by a step that demands less ([`Fit::Official`]); which, in words.
+    Fitted(String),
     /// It did not; why.
     Rejected(String),
 }

@@ -57,7 +57,34 @@ pub struct Verdict {
     pub wall_ms: u64,
 }
 
+/// How much of a task is solved, as SWE-bench tells it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Resolution {
+    /// Some test that must pass does not, or something that worked is broken.
+    No,
+    /// Some of the failing tests pass now, and nothing is broken.
+    Partial,
+    /// All of the failing tests pass now, and nothing is broken.
+    Full,
+}
+
 impl Verdict {
+    /// How much of the task the tests show as solved, by SWE-bench's definition: the lists
+    /// alone count, not what else a verdict weighs. `None` when no test was judged.
+    pub fn resolution(&self) -> Option<Resolution> {
+        let (ok, bad) = (self.fail_to_pass_ok.len(), self.fail_to_pass_bad.len());
+        if ok + bad + self.pass_to_pass_ok + self.pass_to_pass_bad.len() == 0 {
+            return None;
+        }
+        Some(match (ok, bad) {
+            _ if !self.pass_to_pass_bad.is_empty() => Resolution::No,
+            (_, 0) => Resolution::Full,
+            (0, _) => Resolution::No,
+            _ => Resolution::Partial,
+        })
+    }
+
     /// Whether the hidden tests pass.
     pub fn is_resolved(&self) -> bool {
         self.outcome == VerdictOutcome::Resolved
@@ -96,4 +123,35 @@ pub struct TestReport {
     pub durations_ms: BTreeMap<String, f64>,
     /// Last lines of the raw output, capped: for people and for failure reports.
     pub tail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn solved_in_full_in_part_or_not_at_all() {
+        let of = |ok: usize, bad: usize, kept: usize, broken: usize| {
+            let ids = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+            let verdict = Verdict {
+                outcome: VerdictOutcome::Unresolved,
+                reason: String::new(),
+                patch_applied: true,
+                fail_to_pass_ok: ids(ok),
+                fail_to_pass_bad: ids(bad),
+                pass_to_pass_ok: kept,
+                pass_to_pass_bad: ids(broken),
+                exit_code: None,
+                wall_ms: 0,
+            };
+            verdict.resolution()
+        };
+        assert_eq!(of(2, 0, 3, 0), Some(Resolution::Full));
+        assert_eq!(of(1, 1, 3, 0), Some(Resolution::Partial));
+        assert_eq!(of(0, 2, 3, 0), Some(Resolution::No));
+        assert_eq!(of(2, 0, 3, 1), Some(Resolution::No));
+        assert_eq!(of(1, 1, 0, 1), Some(Resolution::No));
+        assert_eq!(of(0, 0, 1, 0), Some(Resolution::Full));
+        assert_eq!(of(0, 0, 0, 0), None);
+    }
 }

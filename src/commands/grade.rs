@@ -13,12 +13,14 @@ use crate::lower::{self, LowerOptions};
 use crate::rooms::{each_record, recipient};
 use crate::run::stop::StopFlag;
 use crate::system::{faults, in_system, now_micros};
-use crate::tasks;
+use crate::tasks::register::registration;
+use crate::tasks::{Filter, Problems, Source};
 use clap::Args;
 use gametape_environment::Backend;
 use gametape_grader::actor::GraderOptions;
 use gametape_grader::score::{Rules, input};
 use gametape_schemas::event::TaskRegistered;
+use gametape_schemas::message::RanTests;
 use gametape_schemas::{Failure, FailureKind, RepositorySource};
 use gametape_tape::{SledTape, Tape};
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,13 +184,31 @@ fn selected(
     sources: &[PathBuf],
     only: &[String],
 ) -> Result<(Vec<Arc<TaskRegistered>>, Vec<String>), Failure> {
-    let loaded = tasks::load(sources)?;
+    let filter = Filter {
+        ids: only.iter().cloned().collect(),
+        ..Filter::default()
+    };
     let mut wanted: BTreeSet<&str> = only.iter().map(String::as_str).collect();
-    let tasks: Vec<_> = loaded
-        .tasks
-        .into_iter()
-        .filter(|task| only.is_empty() || wanted.remove(task.task.id.as_str()))
-        .map(Arc::new)
+    let mut known = BTreeSet::new();
+    let mut tasks = Vec::new();
+    let mut problems = Problems::default();
+    for path in sources {
+        let source = Source::of(path)?;
+        source.each(&filter, &mut problems, |place, item, problems| {
+            wanted.remove(item.id());
+            match registration(&item, None) {
+                Ok(task) if known.insert(task.task.id.clone()) => tasks.push(Arc::new(task)),
+                // Of several sources the first counts.
+                Ok(_) => {}
+                Err(why) => problems.add(place, format!("`{}` cannot be run: {why}", item.id())),
+            }
+            Ok(())
+        })?;
+    }
+    let problems = problems
+        .problems
+        .iter()
+        .map(|(place, message)| format!("{place}: {message}"))
         .collect();
     if let Some(id) = wanted.first() {
         return Err(Failure::new(
@@ -198,7 +218,7 @@ fn selected(
         )
         .with_help("`gametape tasks list` prints the ids of a file or of a run"));
     }
-    Ok((tasks, loaded.problems))
+    Ok((tasks, problems))
 }
 
 fn options(tasks: &[Arc<TaskRegistered>], args: &TestingArgs) -> LowerOptions {
@@ -356,7 +376,11 @@ pub fn regrade(run: &Path, rules: Rules, dry_run: bool, json: bool) -> Result<Ex
     let directory = existing(&paths)?;
     let fold = GradedFold::fold(&gametape_tape::read_all(&directory)?);
     let reading = again::again(&fold, name, |task, run| {
-        gametape_grader::regrade(task, &run.report, &run.log, rules)
+        let ran = RanTests {
+            report: run.report.clone(),
+            log: run.log.clone(),
+        };
+        gametape_grader::regrade(task, &ran, rules)
     });
     if !dry_run && !reading.events.is_empty() {
         let tape = SledTape::open(&directory, Arc::new(now_micros))?;

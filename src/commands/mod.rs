@@ -103,7 +103,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(crate::doctor::exit_code(&checks)))
         }
         Verb::Grade(args) => grade::grade(args, cli.json, cli.verbose),
-        Verb::Tasks { action } => tasks::run(action, cli.json),
+        Verb::Tasks { action } => tasks::run(action, cli.json, cli.verbose),
         Verb::Tape { action } => tape(action, cli.json),
         Verb::Dataset { action } => datasets(action, cli.json),
         Verb::Score {

@@ -24,7 +24,7 @@ const PAIRS: usize = 50;
 ///
 /// # Errors
 /// `GT-TASKS-…`, and the tape's own.
-pub fn run(action: &TasksAction, json: bool) -> Result<ExitCode, Failure> {
+pub fn run(action: &TasksAction, json: bool, verbose: bool) -> Result<ExitCode, Failure> {
     match action {
         TasksAction::Import {
             sources,
@@ -53,6 +53,7 @@ pub fn run(action: &TasksAction, json: bool) -> Result<ExitCode, Failure> {
             }
             Ok(code(&done.problems))
         }
+        TasksAction::Validate(args) => super::grade::validate(args, json, verbose),
         TasksAction::List {
             source,
             filter,

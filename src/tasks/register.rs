@@ -88,7 +88,11 @@ pub fn register(
     Ok(out)
 }
 
-fn registration(item: &Item, split: Option<Split>) -> Result<TaskRegistered, String> {
+/// A task as it is registered; `split` puts it on a side of the experiment.
+///
+/// # Errors
+/// In words, why nobody can run it.
+pub fn registration(item: &Item, split: Option<Split>) -> Result<TaskRegistered, String> {
     let (mut task, recipe) = item.task()?;
     if let Some(split) = split {
         task.split = split;

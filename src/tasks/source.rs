@@ -4,7 +4,7 @@ use super::{Item, folder, read, unusable};
 use crate::config::Paths;
 use gametape_schemas::event::TaskRegistered;
 use gametape_schemas::formats::TaskRow;
-use gametape_schemas::{Event, Failure, Split};
+use gametape_schemas::{Event, Failure, Split, TaskId};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -123,7 +123,8 @@ impl Source {
     }
 
     /// Hands every wanted task on, one at a time; rows that cannot be used become
-    /// problems. Of several rows of an id the first is used.
+    /// problems. Of several rows of an id the first is used; of a run each task as it was
+    /// registered last, without those that were quarantined.
     ///
     /// # Errors
     /// `GT-TASKS-FILE`, the tape's own, and what `take` gives.
@@ -186,8 +187,24 @@ fn each_of_run(
         .into_iter()
         .map(|recipe| (recipe.id(), recipe))
         .collect();
+    // A task may be registered anew, with fewer tests; and it may be found wanting.
+    let mut order = Vec::new();
+    let mut last: HashMap<TaskId, TaskRegistered> = HashMap::new();
     for record in gametape_tape::read_all(&tape)? {
-        let Event::TaskRegistered(TaskRegistered { task, imported }) = record.event else {
+        match record.event {
+            Event::TaskRegistered(body) => {
+                let id = body.task.id.clone();
+                if last.insert(id.clone(), body).is_none() {
+                    order.push(id);
+                }
+            }
+            Event::TaskQuarantined(body) => drop(last.remove(&body.task)),
+            _ => {}
+        }
+    }
+    for id in order {
+        // Taken away: quarantined, or handed on already.
+        let Some(TaskRegistered { task, imported }) = last.remove(&id) else {
             continue;
         };
         let recipe = match &imported {

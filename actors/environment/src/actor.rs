@@ -13,7 +13,8 @@ use crate::protocol::Limits;
 use crate::provision::{self, Prepared};
 use crate::root_commit::RootCommits;
 use crate::sandbox::Sandbox;
-use crate::{failure, probe};
+use crate::tree::Entry;
+use crate::{failure, patch, probe};
 use actix::prelude::*;
 use gametape_schemas::message::*;
 use gametape_schemas::{
@@ -476,8 +477,43 @@ impl Handler<ApplyPatch> for EnvironmentActor {
     type Result = ResponseFuture<Result<PatchApplied, Failure>>;
     fn handle(&mut self, message: ApplyPatch, _: &mut Self::Context) -> Self::Result {
         blocking(&self.inner, move |inner| {
-            inner.sandbox(&message.sandbox)?.apply(&message.patch)
+            let sandbox = inner.sandbox(&message.sandbox)?;
+            match sandbox.apply(&message.patch)? {
+                PatchApplied::Rejected(why) => fit(&*sandbox, &message, why),
+                done => Ok(done),
+            }
         })
+    }
+}
+
+/// What comes after a diff that did not fit exactly: taken by a step that demands less
+/// where that is asked for, only named else.
+fn fit(sandbox: &dyn Sandbox, message: &ApplyPatch, why: String) -> Result<PatchApplied, Failure> {
+    let mut trouble = None;
+    let found = patch::fitted(&message.patch, |path| match sandbox.read(path) {
+        Ok(FileRead::Text(text)) => Ok(Some(Entry::plain(text.as_bytes()))),
+        // Whatever is there and no text is refused again when it is written.
+        Ok(FileRead::Refused(_)) => Ok(None),
+        Err(failure) => {
+            trouble = Some(failure);
+            Ok(None)
+        }
+    });
+    if let Some(failure) = trouble {
+        return Err(failure);
+    }
+    let Ok(found) = found else {
+        return Ok(PatchApplied::Rejected(why));
+    };
+    if message.fit == Fit::Exact {
+        let step = found.step;
+        return Ok(PatchApplied::Rejected(format!(
+            "{why} (the official harness would take it: {step})"
+        )));
+    }
+    match sandbox.apply(&found.exact)? {
+        PatchApplied::Applied => Ok(PatchApplied::Fitted(found.step)),
+        _ => Ok(PatchApplied::Rejected(why)),
     }
 }
 

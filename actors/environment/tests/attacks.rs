@@ -239,6 +239,7 @@ print('made')
     let patch = ApplyPatch {
         sandbox: at.clone(),
         patch: patch.into(),
+        fit: Fit::Exact,
     };
     let answer = room.send(patch).await.unwrap().unwrap();
     assert!(matches!(answer, PatchApplied::Rejected(_)), "{answer:?}");

@@ -1,12 +1,17 @@
 //! The effects of grading.
 
-use crate::decide::Run;
-use crate::{RULES, decide, parse, strip};
+use crate::decide::{self, Run};
+use crate::execute::{Bench, Tests, is_runner};
+use crate::score::Rules;
+use crate::{rules_name, strip, written};
 use actix::prelude::*;
 use gametape_schemas::ask::ask;
 use gametape_schemas::message::*;
+use gametape_schemas::task::Runner;
 use gametape_schemas::verdict::TestReport;
-use gametape_schemas::{Digest, EnvironmentId, Failure, FailureKind, SandboxId, Verdict};
+use gametape_schemas::{
+    Digest, EnvironmentId, Failure, FailureKind, Finding, SandboxId, Task, Verdict,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OnceCell, Semaphore};
@@ -18,8 +23,10 @@ pub struct GraderOptions {
     pub timeout_ms: u64,
     /// Test runs at once.
     pub parallel: usize,
-    /// Bytes kept of a run's output; a summary line of every test must fit.
+    /// Bytes kept of a run's output.
     pub output_cap: usize,
+    /// Whose rules decide.
+    pub rules: Rules,
 }
 
 impl Default for GraderOptions {
@@ -28,6 +35,7 @@ impl Default for GraderOptions {
             timeout_ms: 60_000,
             parallel: 2,
             output_cap: 8 << 20,
+            rules: Rules::Strict,
         }
     }
 }
@@ -92,200 +100,253 @@ impl Actor for GraderActor {
     }
 }
 
-/// The key under which a verdict is kept: what it depends on and nothing else.
-pub fn cache_key(task: &gametape_schemas::Task, patch: &str) -> Digest {
+/// The key under which a verdict of the strict rules is kept: what it depends on and
+/// nothing else.
+pub fn cache_key(task: &Task, patch: &str) -> Digest {
+    cache_key_under(task, patch, Rules::Strict)
+}
+
+/// The same for other rules.
+pub fn cache_key_under(task: &Task, patch: &str, rules: Rules) -> Digest {
     let parts = (
         &task.id,
         patch,
         &task.environment,
-        RULES,
+        rules_name(rules),
         (&task.bug_patch, &task.fail_to_pass, &task.pass_to_pass),
         &task.test_files,
+        &task.execution,
     );
     // Strings always have a JSON form.
     Digest::of_value(&parts).unwrap_or_else(|_| Digest::of_bytes(patch.as_bytes()))
 }
 
-/// Characters of a failing test's text that are kept.
-const FAILURE_CAP: usize = 400;
-
-/// What pytest is told, beside the test files. Output that tests print is not shown:
-/// it could look like the runner's own lines.
-const PYTEST: &[&str] = &[
-    "-p",
-    "no:cacheprovider",
-    "-o",
-    "addopts=",
-    "-rA",
-    "-q",
-    "--tb=short",
-    "--show-capture=no",
-    "--color=no",
-    "-W",
-    "ignore",
-];
-
-/// The shell program around the runner. It arrives on standard input and is read whole
-/// before anything runs, so that the nonce is in no argument, variable or open file of a
-/// process that the graded code can look at.
-fn script(nonce: &str) -> String {
-    format!(
-        "{{ echo '{}'; \"$@\" </dev/null; code=$?; echo; echo '{}'; exit $code; }}\n",
-        parse::start_marker(nonce),
-        parse::end_marker(nonce)
-    )
+/// A verdict, and the run that it was read from, if there was one.
+struct Outcome {
+    verdict: Verdict,
+    ran: Option<RanTests>,
+    findings: Vec<Finding>,
 }
 
-/// The last lines of an output, for people.
-fn tail(stdout: &str, stderr: &str) -> String {
-    let last = |text: &str, count: usize| {
-        let lines: Vec<&str> = text.trim_end().lines().rev().take(count).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-    };
-    let text = format!("{}\n{}", last(stdout, 15), last(stderr, 15));
-    text.trim().chars().take(2_000).collect()
+impl From<Verdict> for Outcome {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            ran: None,
+            findings: Vec::new(),
+        }
+    }
+}
+
+/// What is put into a fresh sandbox before the tests run.
+struct Setting<'a> {
+    environment: &'a EnvironmentId,
+    base: Vec<String>,
+    history: History,
+    /// The patch that is graded, if any.
+    patch: Option<&'a str>,
+    fit: Fit,
+}
+
+/// What runs then.
+enum What<'a> {
+    /// The tests of a task, and the files that are theirs.
+    Task(&'a Task, Vec<String>),
+    /// These files, with a limit in milliseconds.
+    Files(&'a [String], u64),
+}
+
+/// What came of a setting.
+enum Set {
+    /// The tests ran; by which step the patch was fitted, if it did not fit exactly.
+    Ran(Run, Option<String>),
+    /// The graded patch does not apply; why.
+    Rejected(String),
+}
+
+/// What the grader leaves out of a patch.
+struct Cut {
+    patch: String,
+    dropped: Vec<String>,
+}
+
+/// Files that are the tests' own: the task's, and those that its test patch names.
+fn test_files(task: &Task) -> Result<Vec<String>, Failure> {
+    let mut files = task.test_files.clone();
+    if let Some(execution) = task.execution.as_deref() {
+        let named = strip::paths(&execution.test_patch).map_err(|why| bad_tests(task, &why))?;
+        files.extend(named);
+    }
+    files.sort_unstable();
+    files.dedup();
+    Ok(files)
+}
+
+fn bad_tests(task: &Task, why: &str) -> Failure {
+    Failure::new(
+        FailureKind::Input,
+        "GT-GRADE-TEST-PATCH",
+        format!("the test patch of {} does not apply: {why}", task.id),
+    )
+    .with_help("the task does not fit its environment: see docs/errors/GT-GRADE-TEST-PATCH.md")
+}
+
+fn is_script(task: &Task) -> bool {
+    let runner = task.execution.as_deref().map(|e| &e.runner);
+    matches!(runner, Some(Runner::Script { .. }))
 }
 
 impl Inner {
-    /// Opens a fresh sandbox, optionally applies a patch, runs the tests, closes it.
-    async fn run(
-        &self,
-        environment: &EnvironmentId,
-        patches: Vec<String>,
-        patch: Option<&str>,
-        test_files: &[String],
-        timeout_ms: u64,
-    ) -> Result<Result<Run, String>, Failure> {
+    /// The patch as it is applied. The official harness puts back no more than what the
+    /// test patch touches.
+    fn cut(&self, patch: &str, tests: &[String]) -> Result<Cut, String> {
+        let (patch, dropped) = match self.options.rules {
+            Rules::Strict => strip::strip(patch, tests)?,
+            Rules::Swebench => strip::without(patch, tests)?,
+        };
+        Ok(Cut { patch, dropped })
+    }
+
+    /// Opens a fresh sandbox, puts in what is to be there, runs the tests, closes it.
+    async fn run(&self, setting: Setting<'_>, what: What<'_>) -> Result<Set, Failure> {
         // The semaphore lives as long as the room: it is never closed.
         let _permit = self.work.acquire().await;
         let open = OpenSandbox {
-            environment: environment.clone(),
+            environment: setting.environment.clone(),
             label: "grade".to_owned(),
-            patches,
+            patches: setting.base.clone(),
             hidden_paths: vec![],
-            history: History::None,
+            history: setting.history,
         };
         let sandbox = ask(&self.rooms.open, open).await?;
-        let outcome = self.run_in(&sandbox, patch, test_files, timeout_ms).await;
+        let done = self.run_in(&sandbox, &setting, what).await;
         let closed = ask(&self.rooms.close, CloseSandbox { sandbox }).await;
         if let Err(failure) = closed {
             tracing::warn!(%failure, "a grading sandbox was not closed");
         }
-        outcome
+        done
     }
 
     async fn run_in(
         &self,
         sandbox: &SandboxId,
-        patch: Option<&str>,
-        test_files: &[String],
-        timeout_ms: u64,
-    ) -> Result<Result<Run, String>, Failure> {
-        if let Some(patch) = patch {
-            let apply = ApplyPatch {
-                sandbox: sandbox.clone(),
-                patch: patch.to_owned(),
-            };
-            if let PatchApplied::Rejected(why) = ask(&self.rooms.apply, apply).await? {
-                return Ok(Err(why));
+        setting: &Setting<'_>,
+        what: What<'_>,
+    ) -> Result<Set, Failure> {
+        let mut step = None;
+        if let Some(patch) = setting.patch {
+            match self.apply(sandbox, patch, setting.fit).await? {
+                PatchApplied::Applied => {}
+                PatchApplied::Fitted(how) => step = Some(how),
+                PatchApplied::Rejected(why) => return Ok(Set::Rejected(why)),
             }
         }
-        let nonce = (self.nonce)();
-        let mut argv: Vec<String> = ["sh", "-s", "--", "python", "-m", "pytest"]
-            .iter()
-            .chain(PYTEST)
-            .map(|word| (*word).to_owned())
-            .collect();
-        argv.extend(test_files.iter().cloned());
-        let outcome = ask(
-            &self.rooms.exec,
-            Exec {
-                sandbox: sandbox.clone(),
-                argv,
-                stdin: Some(script(&nonce).into_bytes()),
-                env: vec![
-                    ("PYTEST_DISABLE_PLUGIN_AUTOLOAD".into(), "1".into()),
-                    ("COLUMNS".into(), "200".into()),
-                ],
-                timeout_ms,
-                output_cap: self.options.output_cap,
-            },
-        )
-        .await?;
-        let (output, complete) = parse::between(&outcome.stdout, &nonce);
-        let started = output.is_some();
-        let output = output.unwrap_or_default();
-        let parse::Summary { statuses, doubt } = parse::read(output);
-        let report = TestReport {
-            failures: parse::failures(output, &statuses, FAILURE_CAP),
-            statuses,
-            exit_code: outcome.exit_code,
-            timed_out: outcome.timed_out,
-            complete,
-            wall_ms: outcome.wall_ms,
-            durations_ms: Default::default(),
-            tail: tail(output, &outcome.stderr),
+        let mut bench = Bench {
+            rooms: &self.rooms,
+            sandbox,
+            nonce: &*self.nonce,
+            timeout_ms: self.options.timeout_ms,
+            log_cap: self.options.output_cap,
         };
-        Ok(Ok(Run {
-            report,
-            started,
-            doubt,
-        }))
+        let run = match what {
+            What::Files(files, timeout_ms) => {
+                bench.timeout_ms = timeout_ms;
+                let tests = Tests {
+                    files,
+                    own_files: strip::own(files),
+                    ..Tests::default()
+                };
+                bench.pytest(&tests).await?
+            }
+            What::Task(task, own_files) => {
+                if let Some(execution) = task.execution.as_deref() {
+                    let limit = execution.timeout_s.map(|s| s.saturating_mul(1000));
+                    bench.timeout_ms = limit.unwrap_or(bench.timeout_ms);
+                    let brings = !execution.test_patch.trim().is_empty() && !is_script(task);
+                    if brings {
+                        let patch = &execution.test_patch;
+                        if let PatchApplied::Rejected(why) =
+                            self.apply(sandbox, patch, Fit::Exact).await?
+                        {
+                            return Err(bad_tests(task, &why));
+                        }
+                    }
+                }
+                bench.task(task, own_files).await?
+            }
+        };
+        Ok(Set::Ran(run, step))
     }
 
-    async fn grade(&self, request: &GradePatch) -> Result<Verdict, Failure> {
-        let task = &request.task;
+    async fn apply(
+        &self,
+        sandbox: &SandboxId,
+        patch: &str,
+        fit: Fit,
+    ) -> Result<PatchApplied, Failure> {
+        let request = ApplyPatch {
+            sandbox: sandbox.clone(),
+            patch: patch.to_owned(),
+            fit,
+        };
+        ask(&self.rooms.apply, request).await
+    }
+
+    async fn grade(&self, request: &GradePatch) -> Result<Outcome, Failure> {
+        let (task, rules) = (&request.task, self.options.rules);
         if request.use_cache && request.patch.trim().is_empty() {
-            return Ok(decide::unresolved("empty patch", true));
+            return Ok(decide::unresolved("empty patch", true).into());
         }
-        let (patch, dropped) = match strip::strip(&request.patch, &task.test_files) {
-            Ok(parts) => parts,
+        let tests = test_files(task)?;
+        let Cut { patch, dropped } = match self.cut(&request.patch, &tests) {
+            Ok(cut) => cut,
             Err(why) => {
                 let reason = format!("the patch does not apply: {why}");
-                return Ok(decide::unresolved(reason, false));
+                return Ok(decide::unresolved(reason, false).into());
             }
         };
+        let left_out = format!("changes to {} were left out", dropped.join(", "));
         if request.use_cache && patch.trim().is_empty() {
-            let reason = format!(
-                "empty patch; changes to {} were left out",
-                dropped.join(", ")
-            );
-            return Ok(decide::unresolved(reason, true));
+            let reason = format!("empty patch; {left_out}");
+            return Ok(decide::unresolved(reason, true).into());
         }
-        let run = self
-            .run(
-                &task.environment,
-                vec![task.bug_patch.clone()],
-                Some(&patch),
-                &task.test_files,
-                self.options.timeout_ms,
-            )
-            .await?;
-        let run = match run {
-            Ok(run) => run,
-            Err(why) => {
-                return Ok(decide::unresolved(
-                    format!("the patch does not apply: {why}"),
-                    false,
-                ));
+        let setting = Setting {
+            environment: &task.environment,
+            base: vec![task.bug_patch.clone()],
+            history: if is_script(task) {
+                History::AsIs
+            } else {
+                History::None
+            },
+            patch: Some(&patch),
+            fit: match rules {
+                Rules::Strict => Fit::Exact,
+                Rules::Swebench => Fit::Official,
+            },
+        };
+        let own_files = strip::own(&tests);
+        let (mut run, step) = match self.run(setting, What::Task(task, own_files)).await? {
+            Set::Ran(run, step) => (run, step),
+            Set::Rejected(why) => {
+                let reason = format!("the patch does not apply: {why}");
+                return Ok(decide::unresolved(reason, false).into());
             }
         };
-        let mut verdict = decide::decide(task, &run).ok_or_else(|| {
-            Failure::new(
-                FailureKind::Sandbox,
-                "GT-GRADE-NO-START",
-                format!("the tests of {} never began: {}", task.id, run.report.tail),
-            )
-            .with_help("`gametape doctor` checks the sandbox; the attempt is graded again")
-        })?;
-        if !dropped.is_empty() {
-            verdict.reason = format!(
-                "{}; changes to {} were left out",
-                verdict.reason,
-                dropped.join(", ")
-            );
+        if !is_runner(&task.repo) {
+            run.findings.extend(written::findings(&patch, task));
         }
-        Ok(verdict)
+        let mut verdict = decide::decide(task, &run, rules)?;
+        if let Some(step) = step {
+            verdict.reason = format!("{}; the patch was fitted: {step}", verdict.reason);
+        }
+        if !dropped.is_empty() {
+            verdict.reason = format!("{}; {left_out}", verdict.reason);
+        }
+        Ok(Outcome {
+            verdict,
+            ran: Some(run.ran()),
+            findings: run.findings,
+        })
     }
 }
 
@@ -295,19 +356,18 @@ impl Handler<RunTests> for GraderActor {
     fn handle(&mut self, message: RunTests, _: &mut Self::Context) -> Self::Result {
         let inner = self.inner.clone();
         Box::pin(async move {
-            let run = inner
-                .run(
-                    &message.environment,
-                    message.patches.clone(),
-                    None,
-                    &message.test_files,
-                    message.timeout_ms,
-                )
-                .await?;
-            match run {
-                Ok(run) => Ok(run.report),
+            let setting = Setting {
+                environment: &message.environment,
+                base: message.patches.clone(),
+                history: History::None,
+                patch: None,
+                fit: Fit::Exact,
+            };
+            let what = What::Files(&message.test_files, message.timeout_ms);
+            match inner.run(setting, what).await? {
+                Set::Ran(run, _) => Ok(run.report),
                 // No patch is applied here; kept for completeness.
-                Err(why) => Err(Failure::new(
+                Set::Rejected(why) => Err(Failure::new(
                     FailureKind::Internal,
                     "GT-GRADE-NO-START",
                     why,
@@ -323,40 +383,41 @@ impl Handler<GradePatch> for GraderActor {
     fn handle(&mut self, message: GradePatch, _: &mut Self::Context) -> Self::Result {
         let inner = self.inner.clone();
         Box::pin(async move {
-            let key = cache_key(&message.task, &message.patch);
+            let rules = inner.options.rules;
+            let key = cache_key_under(&message.task, &message.patch, rules);
+            let grade = |cached: bool, outcome: Outcome| Grade {
+                cache_key: key.clone(),
+                cached,
+                verdict: outcome.verdict,
+                rules: rules_name(rules).to_owned(),
+                ran: outcome.ran,
+                findings: outcome.findings,
+            };
             if !message.use_cache {
-                let verdict = inner.grade(&message).await?;
-                let cell = Arc::new(OnceCell::new_with(Some(verdict.clone())));
+                let outcome = inner.grade(&message).await?;
+                let cell = Arc::new(OnceCell::new_with(Some(outcome.verdict.clone())));
                 let mut known = inner.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.insert(key.clone(), cell);
-                return Ok(Grade {
-                    cache_key: key,
-                    cached: false,
-                    verdict,
-                    rules: RULES.to_owned(),
-                    ran: None,
-                    findings: Vec::new(),
-                });
+                return Ok(grade(false, outcome));
             }
             let cell = {
                 let mut known = inner.known.lock().unwrap_or_else(PoisonError::into_inner);
                 known.entry(key.clone()).or_default().clone()
             };
-            let mut cached = true;
+            // Filled by whoever of several equal requests is the one that runs.
+            let mut own = None;
             let verdict = cell
-                .get_or_try_init(|| {
-                    cached = false;
-                    inner.grade(&message)
+                .get_or_try_init(|| async {
+                    let outcome = inner.grade(&message).await?;
+                    let verdict = outcome.verdict.clone();
+                    own = Some(outcome);
+                    Ok::<_, Failure>(verdict)
                 })
                 .await?
                 .clone();
-            Ok(Grade {
-                cache_key: key,
-                cached,
-                verdict,
-                rules: RULES.to_owned(),
-                ran: None,
-                findings: Vec::new(),
+            Ok(match own {
+                Some(outcome) => grade(false, outcome),
+                None => grade(true, verdict.into()),
             })
         })
     }

@@ -1,10 +1,17 @@
-//! From a test report to a verdict. Pure.
+//! From a run of tests to a verdict. Pure.
 //!
-//! The strict rules: every expected test must be there and pass; XFAIL is no pass; a
-//! list that is empty proves nothing; the runner's exit status must fit its lines.
+//! The strict rules: every expected test must be there and pass; XFAIL is no pass where a
+//! test must come to pass; a list that is empty proves nothing; the runner's exit status
+//! must fit; a hard finding resolves nothing. The official rules ([`Rules::Swebench`]) are
+//! those of [`crate::score`].
 
+use crate::expect;
+use crate::score::Rules;
+use gametape_schemas::message::RanTests;
+use gametape_schemas::task::Runner;
 use gametape_schemas::verdict::TestReport;
-use gametape_schemas::{Task, TestStatus, Verdict, VerdictOutcome};
+use gametape_schemas::{Failure, Finding, Severity, Task, TestStatus, Verdict, VerdictOutcome};
+use serde::{Deserialize, Serialize};
 
 /// An unresolved verdict for which nothing (more) was run.
 pub fn unresolved(reason: impl Into<String>, patch_applied: bool) -> Verdict {
@@ -26,189 +33,212 @@ pub fn unresolved(reason: impl Into<String>, patch_applied: bool) -> Verdict {
 pub struct Run {
     /// What the runner said.
     pub report: TestReport,
-    /// Whether the tests began at all.
-    pub started: bool,
-    /// Why the runner's words cannot be its own, if they cannot
-    /// ([`crate::parse::Summary::doubt`]).
-    pub doubt: Option<String>,
+    /// What the run showed of cheating.
+    pub findings: Vec<Finding>,
+    /// The reward in thousandths, where there is one instead of tests.
+    pub reward_milli: Option<i64>,
+    /// The runner's output, as far as it was kept.
+    pub log: String,
 }
 
-/// Decides. `None` when the tests never began: not the patch's doing as far as we can
-/// tell.
-pub fn decide(task: &Task, run: &Run) -> Option<Verdict> {
-    if !run.started {
-        return None;
-    }
-    let report = &run.report;
-    let passed = |id: &String| report.statuses.get(id) == Some(&TestStatus::Passed);
-    let (fail_to_pass_ok, fail_to_pass_bad): (Vec<_>, Vec<_>) =
-        task.fail_to_pass.iter().cloned().partition(passed);
-    let (pass_to_pass_ok, pass_to_pass_bad): (Vec<_>, Vec<_>) =
-        task.pass_to_pass.iter().cloned().partition(passed);
-    let any_failed = report
-        .statuses
-        .values()
-        .any(|s| matches!(s, TestStatus::Failed | TestStatus::Error));
-    let reason = if report.timed_out {
-        "the tests did not end within the time limit".to_owned()
-    } else if !report.complete {
-        "the test run ended before its end marker".to_owned()
-    } else if !fail_to_pass_bad.is_empty() {
-        format!(
-            "{} of {} failing tests still do not pass",
-            fail_to_pass_bad.len(),
-            task.fail_to_pass.len()
-        )
-    } else if !pass_to_pass_bad.is_empty() {
-        format!(
-            "{} tests that passed before do not pass",
-            pass_to_pass_bad.len()
-        )
-    } else if task.fail_to_pass.is_empty() {
-        "the task names no failing test: nothing can be resolved".to_owned()
-    } else if let Some(doubt) = &run.doubt {
-        doubt.clone()
-    } else {
-        match report.exit_code {
-            Some(0) if !any_failed => String::new(),
-            // Other tests of the same files may fail before and after alike.
-            Some(1) if any_failed => String::new(),
-            code => format!("the runner's exit status {code:?} does not fit its own lines"),
+/// The last line of a kept log: what else decides. Ours, whatever stands before it.
+#[derive(Serialize, Deserialize, Default)]
+struct Footer {
+    findings: Vec<Finding>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reward_milli: Option<i64>,
+}
+
+const FOOTER: &str = ">>>>> Judge ";
+
+impl Run {
+    /// For the tape: with all that a later reading needs.
+    pub fn ran(&self) -> RanTests {
+        let footer = Footer {
+            findings: self.findings.clone(),
+            reward_milli: self.reward_milli,
+        };
+        // Words and numbers always have a JSON form, on one line.
+        let footer = serde_json::to_string(&footer).unwrap_or_default();
+        let gap = if self.log.is_empty() || self.log.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
+        RanTests {
+            report: self.report.clone(),
+            log: format!("{}{gap}{FOOTER}{footer}\n", self.log),
         }
+    }
+
+    /// Back from the tape. A log without our last line (of another version) is its own
+    /// whole.
+    pub fn of(ran: &RanTests) -> Self {
+        let log = ran.log.trim_end_matches('\n');
+        let (before, last) = log.rsplit_once('\n').unwrap_or(("", log));
+        let footer: Option<Footer> = last
+            .strip_prefix(FOOTER)
+            .and_then(|text| serde_json::from_str(text).ok());
+        let (log, footer) = match footer {
+            Some(footer) => (before, footer),
+            None => (ran.log.as_str(), Footer::default()),
+        };
+        Self {
+            report: ran.report.clone(),
+            findings: footer.findings,
+            reward_milli: footer.reward_milli,
+            log: log.to_owned(),
+        }
+    }
+}
+
+/// The verdict on a stored run, by any rules. Pure; nothing is run.
+///
+/// # Errors
+/// `GT-GRADE-PARSER` when the task names a parser that does not exist.
+pub fn regrade(task: &Task, ran: &RanTests, rules: Rules) -> Result<Verdict, Failure> {
+    decide(task, &Run::of(ran), rules)
+}
+
+/// Decides.
+///
+/// # Errors
+/// `GT-GRADE-PARSER` when the task names a parser that does not exist.
+pub fn decide(task: &Task, run: &Run, rules: Rules) -> Result<Verdict, Failure> {
+    let report = &run.report;
+    let mut seen = match task.execution.as_deref() {
+        None if rules == Rules::Strict => by_lists(task, run),
+        None => expect::of_report(task, report, rules),
+        Some(execution) => match &execution.runner {
+            Runner::Pytest { .. } => expect::of_report(task, report, rules),
+            Runner::Command { log_parser, .. } | Runner::Script { log_parser, .. } => {
+                expect::of_log(task, &run.log, log_parser, rules)?
+            }
+            Runner::Reward {
+                threshold_milli, ..
+            } => by_reward(run.reward_milli, *threshold_milli),
+        },
     };
-    Some(Verdict {
-        outcome: if reason.is_empty() {
+    let is_pytest = task
+        .execution
+        .as_deref()
+        .is_none_or(|e| matches!(e.runner, Runner::Pytest { .. }));
+    if report.timed_out {
+        seen.reason = "the tests did not end within the time limit".to_owned();
+    } else if !report.complete {
+        seen.reason = match report.exit_code {
+            Some(code) => format!(
+                "the test run never came to its end: something left with exit status {code}"
+            ),
+            None => "the test run never came to its end".to_owned(),
+        };
+    } else if seen.reason.is_empty() && rules == Rules::Strict {
+        seen.reason = doubt(run, is_pytest).unwrap_or_default();
+    }
+    let resolved = seen.reason.is_empty();
+    Ok(Verdict {
+        outcome: if resolved {
             VerdictOutcome::Resolved
         } else {
             VerdictOutcome::Unresolved
         },
-        reason: if reason.is_empty() {
+        reason: if resolved {
             "every expected test passes".to_owned()
         } else {
-            reason
+            seen.reason
         },
         patch_applied: true,
-        fail_to_pass_ok,
-        fail_to_pass_bad,
-        pass_to_pass_ok: pass_to_pass_ok.len(),
-        pass_to_pass_bad,
+        fail_to_pass_ok: seen.fail_to_pass_ok,
+        fail_to_pass_bad: seen.fail_to_pass_bad,
+        pass_to_pass_ok: seen.pass_to_pass_ok,
+        pass_to_pass_bad: seen.pass_to_pass_bad,
         exit_code: report.exit_code,
         wall_ms: report.wall_ms,
     })
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use gametape_schemas::{EnvironmentId, Split, TaskId};
-    use proptest::prelude::*;
-
-    pub fn task(fail: &[&str], pass: &[&str]) -> Task {
-        let owned = |ids: &[&str]| ids.iter().map(|s| (*s).to_owned()).collect();
-        Task {
-            id: TaskId::new("t"),
-            repo: "r".into(),
-            base_commit: "1".into(),
-            environment: EnvironmentId::new("e"),
-            bug_patch: String::new(),
-            gold_patch: String::new(),
-            problem_statement: String::new(),
-            fail_to_pass: owned(fail),
-            pass_to_pass: owned(pass),
-            test_files: vec!["t.py".into()],
-            hidden_paths: vec![],
-            file: String::new(),
-            entity: String::new(),
-            origin: String::new(),
-            split: Split::Train,
-            execution: None,
-        }
+/// Why a run of which every expected test passed is not believed.
+fn doubt(run: &Run, is_pytest: bool) -> Option<String> {
+    if let Some(finding) = run.findings.iter().find(|f| f.severity == Severity::Hard) {
+        return Some(format!("{:?}: {}", finding.kind, finding.evidence));
     }
-
-    fn run(lines: &[(&str, TestStatus)], exit: i32) -> Run {
-        let report = TestReport {
-            statuses: lines.iter().map(|(id, s)| ((*id).to_owned(), *s)).collect(),
-            exit_code: Some(exit),
-            complete: true,
-            ..TestReport::default()
-        };
-        Run {
-            report,
-            started: true,
-            doubt: None,
-        }
+    if !is_pytest {
+        return None;
     }
-
-    use TestStatus::*;
-
-    #[test]
-    fn each_rule_by_hand() {
-        let t = task(&["a"], &["b"]);
-        let outcome = |r: &Run| decide(&t, r).unwrap().outcome;
-        assert_eq!(
-            outcome(&run(&[("a", Passed), ("b", Passed)], 0)),
-            VerdictOutcome::Resolved
-        );
-        for (lines, exit, why) in [
-            (&[("a", Failed), ("b", Passed)][..], 1, "still failing"),
-            (&[("a", Passed), ("b", Failed)], 1, "broken"),
-            (&[("a", Passed)], 0, "absent"),
-            (&[("a", Xfail), ("b", Passed)], 0, "xfail is no pass"),
-            (&[("a", Skipped), ("b", Passed)], 0, "skip is no pass"),
-            (
-                &[("a", Passed), ("b", Passed)],
-                1,
-                "exit status without a failure",
-            ),
-            (
-                &[("a", Passed), ("b", Passed), ("c", Failed)],
-                0,
-                "forged lines",
-            ),
-            (&[], 0, "sys.exit(0)"),
-        ] {
-            assert_eq!(
-                outcome(&run(lines, exit)),
-                VerdictOutcome::Unresolved,
-                "{why}"
-            );
-        }
-        let mut late = run(&[("a", Passed), ("b", Passed)], 0);
-        late.report.timed_out = true;
-        assert_eq!(outcome(&late), VerdictOutcome::Unresolved);
-        let mut cut = run(&[("a", Passed), ("b", Passed)], 0);
-        cut.report.complete = false;
-        assert_eq!(outcome(&cut), VerdictOutcome::Unresolved);
-        cut.started = false;
-        assert_eq!(decide(&t, &cut), None);
-        let mut forged = run(&[("a", Passed), ("b", Passed)], 0);
-        forged.doubt = Some("twice".into());
-        let forged = decide(&t, &forged).unwrap();
-        assert_eq!(
-            (forged.outcome, forged.reason.as_str()),
-            (VerdictOutcome::Unresolved, "twice")
-        );
-        let mut killed = run(&[("a", Passed), ("b", Passed)], 0);
-        killed.report.exit_code = None;
-        assert_eq!(outcome(&killed), VerdictOutcome::Unresolved);
-        let empty = task(&[], &[]);
-        let nothing = decide(&empty, &run(&[], 0)).unwrap();
-        assert_eq!(nothing.outcome, VerdictOutcome::Unresolved);
+    let any_failed = run
+        .report
+        .statuses
+        .values()
+        .any(|s| matches!(s, TestStatus::Failed | TestStatus::Error));
+    match run.report.exit_code {
+        Some(0) if !any_failed => None,
+        // Other tests of the same files may fail before and after alike.
+        Some(1) if any_failed => None,
+        code => Some(format!(
+            "the runner's exit status {code:?} does not fit its own lines"
+        )),
     }
+}
 
-    proptest! {
-        #[test]
-        fn resolved_means_every_expected_test_passed(
-            statuses in prop::collection::btree_map("[a-d]", 0u8..6, 0..5), exit in 0i32..3,
-        ) {
-            let all = [Passed, Failed, Error, Skipped, Xfail, Xpass];
-            let mut r = run(&[], exit);
-            r.report.statuses = statuses.into_iter().map(|(k, v)| (k, all[v as usize])).collect();
-            let t = task(&["a", "b"], &["c"]);
-            let v = decide(&t, &r).unwrap();
-            if v.is_resolved() {
-                prop_assert!(["a", "b", "c"].iter().all(|id| r.report.statuses.get(*id) == Some(&Passed)));
-            }
+/// Which expected tests are as they must be, and why it is not resolved (empty: it is).
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub fail_to_pass_ok: Vec<String>,
+    pub fail_to_pass_bad: Vec<String>,
+    pub pass_to_pass_ok: usize,
+    pub pass_to_pass_bad: Vec<String>,
+    pub reason: String,
+}
+
+impl Seen {
+    /// The reason that the lists themselves give.
+    pub(crate) fn explain(&mut self) {
+        let (bad, ok) = (self.fail_to_pass_bad.len(), self.fail_to_pass_ok.len());
+        if bad > 0 {
+            self.reason = format!("{bad} of {} failing tests still do not pass", bad + ok);
+        } else if !self.pass_to_pass_bad.is_empty() {
+            let count = self.pass_to_pass_bad.len();
+            self.reason = format!("{count} tests that passed before do not pass");
         }
     }
 }
+
+/// Strictly by the task's lists, test by test as the judge recorded them.
+fn by_lists(task: &Task, run: &Run) -> Seen {
+    let passed = |id: &String| run.report.statuses.get(id) == Some(&TestStatus::Passed);
+    let (fail_to_pass_ok, fail_to_pass_bad): (Vec<_>, Vec<_>) =
+        task.fail_to_pass.iter().cloned().partition(passed);
+    let (pass_to_pass_ok, pass_to_pass_bad): (Vec<_>, Vec<_>) =
+        task.pass_to_pass.iter().cloned().partition(passed);
+    let mut seen = Seen {
+        fail_to_pass_ok,
+        fail_to_pass_bad,
+        pass_to_pass_ok: pass_to_pass_ok.len(),
+        pass_to_pass_bad,
+        reason: String::new(),
+    };
+    seen.explain();
+    if seen.reason.is_empty() && task.fail_to_pass.is_empty() {
+        seen.reason = "the task names no failing test: nothing can be resolved".to_owned();
+    }
+    seen
+}
+
+fn by_reward(reward_milli: Option<i64>, threshold_milli: u32) -> Seen {
+    let reason = match reward_milli {
+        Some(reward) if reward >= i64::from(threshold_milli) => String::new(),
+        Some(reward) => format!(
+            "the reward is {} of {} thousandths",
+            reward, threshold_milli
+        ),
+        None => "no reward was kept of the run".to_owned(),
+    };
+    Seen {
+        reason,
+        ..Seen::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+pub(crate) mod tests;

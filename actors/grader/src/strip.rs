@@ -17,6 +17,17 @@ const CONFIGURATION: &[&str] = &[
     "pyproject.toml",
 ];
 
+/// How the names of other languages' test configuration begin.
+const CONFIGURATION_OF_OTHERS: &[&str] = &[
+    "jest.config.",
+    "vitest.config.",
+    "karma.conf.",
+    "babel.config.",
+    ".mocharc",
+    "phpunit.xml",
+    ".rspec",
+];
+
 /// Modules that the interpreter imports by itself, as a file or as a package.
 const AT_START: &[&str] = &["sitecustomize", "usercustomize"];
 
@@ -29,12 +40,23 @@ pub fn is_protected(path: &str, made: bool, tests: &[String]) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let stem = |part: &str| part.split('.').next().unwrap_or(part).to_owned();
     let first = stem(path.split('/').next().unwrap_or(path));
+    // Where sources lie a directory down, that is the root of what is imported.
+    let below = match path.split_once('/') {
+        Some(("src" | "lib", rest)) => stem(rest.split('/').next().unwrap_or(rest)),
+        _ => String::new(),
+    };
+    // What says which plugins an installed package brings to the runner.
+    let is_metadata = |part: &str| part.ends_with(".egg-info") || part.ends_with(".dist-info");
     CONFIGURATION.contains(&name)
+        || CONFIGURATION_OF_OTHERS
+            .iter()
+            .any(|begin| name.starts_with(begin))
         || name.ends_with(".pth")
+        || path.split('/').any(is_metadata)
         || path
             .split('/')
             .any(|part| AT_START.contains(&stem(part).as_str()))
-        || (made && RUNNER.contains(&first.as_str()))
+        || (made && (RUNNER.contains(&first.as_str()) || RUNNER.contains(&below.as_str())))
         || tests
             .iter()
             .any(|test| test == path || is_support(path, test))
@@ -44,21 +66,66 @@ pub fn is_protected(path: &str, made: bool, tests: &[String]) -> bool {
 /// that tests import judge as much as the tests do. Where tests lie among the product's
 /// code, only they themselves are protected.
 fn is_support(path: &str, test: &str) -> bool {
-    let Some((directory, _)) = test.rsplit_once('/') else {
-        return false;
-    };
-    // From the first directory on that is named after tests.
+    directory_of_tests(test).is_some_and(|directory| path.starts_with(directory))
+}
+
+/// The path of a test up to the first directory that is named after tests, with its `/`.
+fn directory_of_tests(test: &str) -> Option<&str> {
+    let (directory, _) = test.rsplit_once('/')?;
     let mut end = 0;
     for part in directory.split('/') {
         end += part.len();
         if matches!(part, "test" | "tests") {
-            return path
-                .strip_prefix(directory.get(..end).unwrap_or(directory))
-                .is_some_and(|rest| rest.starts_with('/'));
+            return test.get(..=end);
         }
         end += 1;
     }
-    false
+    None
+}
+
+/// Files of a tree that are the tests' own, and no patch's: themselves, and directories
+/// (with `/`) of what they import.
+pub fn own(tests: &[String]) -> Vec<String> {
+    let directories = tests.iter().filter_map(|test| directory_of_tests(test));
+    let mut own: Vec<String> = directories.map(str::to_owned).collect();
+    own.extend(tests.iter().cloned());
+    own.sort_unstable();
+    own.dedup();
+    own
+}
+
+/// Every path that a patch names, sorted.
+///
+/// # Errors
+/// One sentence when the patch cannot be read.
+pub fn paths(patch: &str) -> Result<Vec<String>, String> {
+    let mut paths: Vec<String> = sections(patch)?.into_iter().flat_map(|s| s.paths).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    Ok(paths)
+}
+
+/// The patch without its sections on these files, and the names of what was dropped.
+///
+/// # Errors
+/// One sentence when the patch cannot be read.
+pub fn without(patch: &str, files: &[String]) -> Result<(String, Vec<String>), String> {
+    drop_where(patch, |path, _| files.iter().any(|file| file == path))
+}
+
+/// Lines that a patch adds, each with the file's path (the first that its header names).
+///
+/// # Errors
+/// One sentence when the patch cannot be read.
+pub fn added(patch: &str) -> Result<Vec<(String, String)>, String> {
+    let mut out = Vec::new();
+    for section in sections(patch)? {
+        let path = section.paths.last().cloned().unwrap_or_default();
+        let body = section.text.lines().skip_while(|l| !l.starts_with("@@"));
+        let lines = body.filter_map(|line| line.strip_prefix('+'));
+        out.extend(lines.map(|line| (path.clone(), line.to_owned())));
+    }
+    Ok(out)
 }
 
 /// The patch without its protected files, and the names of what was dropped, sorted.
@@ -66,6 +133,13 @@ fn is_support(path: &str, test: &str) -> bool {
 /// # Errors
 /// One sentence when the patch cannot be read.
 pub fn strip(patch: &str, tests: &[String]) -> Result<(String, Vec<String>), String> {
+    drop_where(patch, |path, made| is_protected(path, made, tests))
+}
+
+fn drop_where(
+    patch: &str,
+    goes: impl Fn(&str, bool) -> bool,
+) -> Result<(String, Vec<String>), String> {
     let mut kept = String::new();
     let mut dropped = Vec::new();
     let sections = sections(patch)?;
@@ -77,7 +151,7 @@ pub fn strip(patch: &str, tests: &[String]) -> Result<(String, Vec<String>), Str
         let mut protected: Vec<String> = section
             .paths
             .into_iter()
-            .filter(|path| is_protected(path, section.made, tests))
+            .filter(|path| goes(path, section.made))
             .collect();
         if protected.is_empty() {
             kept.push_str(section.text);
@@ -337,6 +411,9 @@ diff --git a/pkg/x.py b/pkg/x.py
             "tests/__init__.py",
             "tests/helpers/answers.py",
             "pkg/test_y.py",
+            "src/pytest/__init__.py",
+            "evil.egg-info/entry_points.txt",
+            "web/jest.config.js",
         ] {
             assert_eq!(dropped(&made(path)), [path]);
         }

@@ -5,22 +5,24 @@
 
 use actix::prelude::*;
 use gametape_grader::actor::{GraderActor, GraderOptions, GraderRooms};
+use gametape_grader::score::Rules;
 use gametape_schemas::message::*;
 use gametape_schemas::{
     EnvironmentId, Failure, FailureKind, SandboxId, SandboxUsage, Split, Task, TaskId, Verdict,
     VerdictOutcome,
 };
+use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
 /// What the fake environment was asked, and how it is to answer.
 #[derive(Default)]
 struct World {
     asked: Vec<String>,
-    /// Standard output of the runner between the markers; `None`: no marker at all.
+    /// `PASSED id` or `FAILED id`, line by line; `None`: the judge never begins.
     output: Option<String>,
     exit: Option<i32>,
     timed_out: bool,
-    /// Whether the end marker is printed.
+    /// Whether the runner comes to its end.
     ends: bool,
     rejects: Option<String>,
     breaks: Option<&'static str>,
@@ -28,6 +30,8 @@ struct World {
     most_open: usize,
     stdin: String,
     argv: Vec<String>,
+    env: Vec<(String, String)>,
+    judge_dies: bool,
     patches: Vec<String>,
     applied: Vec<String>,
 }
@@ -68,27 +72,66 @@ impl Handler<Exec> for Fake {
         }
         world.stdin = String::from_utf8(message.stdin.unwrap_or_default()).unwrap();
         world.argv = message.argv;
-        let marker = |which: &str| {
-            let at = world.stdin.find(which).unwrap();
-            world.stdin[at..].split('\'').next().unwrap().to_owned()
-        };
-        let mut stdout = String::new();
-        if let Some(output) = &world.output {
-            stdout = format!("{}\n{output}\n", marker(">>>>> Start"));
-            if world.ends {
-                stdout += &marker(">>>>> End");
-            }
-        }
+        world.env = message.env;
         Ok(ExecOutcome {
-            exit_code: world.exit,
-            timed_out: world.timed_out,
-            stdout,
-            stderr: "a word on standard error".into(),
+            exit_code: Some(0),
+            timed_out: false,
+            stdout: said(&world),
+            stderr: String::new(),
             truncated_bytes: 0,
             wall_ms: 5,
             limit: None,
         })
     }
+}
+
+/// The order at the end of the judge's program.
+fn order(world: &World) -> Value {
+    let last = world.stdin.lines().last().unwrap();
+    let digits = last.strip_prefix("judge('").unwrap();
+    let digits = digits.strip_suffix("')").unwrap().as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let bytes: Vec<u8> = digits.chunks(2).map(byte).collect();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+/// What the judge would say.
+fn said(world: &World) -> String {
+    let Some(output) = &world.output else {
+        return String::new();
+    };
+    let order = order(world);
+    let mut lines = vec![order["start"].as_str().unwrap().to_owned()];
+    let mut say = |value: Value| lines.push(value.to_string());
+    let tests: Vec<(&str, &str)> = output.lines().filter_map(|l| l.split_once(' ')).collect();
+    let ids: Vec<&str> = tests.iter().map(|(_, id)| *id).collect();
+    say(json!({"record": ["started", "9.2.0", "3.12.1"]}));
+    say(json!({"record": ["collected", ids]}));
+    say(json!({"record": ["planted", 0, ""]}));
+    let mut failed = 0;
+    for (at, (word, _)) in tests.iter().enumerate() {
+        let outcome = word.to_lowercase();
+        failed += usize::from(outcome == "failed");
+        let phase = |when: &str, outcome: &str| json!([when, outcome, 0.001, "no", false]);
+        let phases = [
+            phase("setup", "passed"),
+            phase("call", &outcome),
+            phase("teardown", "passed"),
+        ];
+        say(json!({"record": ["test", at, phases]}));
+    }
+    if world.ends {
+        say(json!({"record": ["end", world.exit, ids.len(), ids.len(), failed]}));
+    }
+    if !world.judge_dies {
+        say(json!({"ended": {
+            "exit": world.exit, "signal": null, "timed_out": world.timed_out, "wall_ms": 5,
+            "strays": 0, "stray": null, "dropped": 0, "log": output,
+            "stderr": "a word on standard error",
+        }}));
+        lines.push(order["end"].as_str().unwrap().to_owned());
+    }
+    lines.join("\n")
 }
 
 impl Handler<ApplyPatch> for Fake {
@@ -114,9 +157,8 @@ impl Handler<CloseSandbox> for Fake {
     }
 }
 
-const GOOD: &str =
-    "== short test summary info ==\nPASSED t.py::a\nPASSED t.py::b\n2 passed in 0.01s";
-const BAD: &str = "== short test summary info ==\nPASSED t.py::b\nFAILED t.py::a - no\n1 failed, 1 passed in 0.01s";
+const GOOD: &str = "PASSED t.py::a\nPASSED t.py::b";
+const BAD: &str = "PASSED t.py::b\nFAILED t.py::a";
 const PATCH: &str = "--- a/m.py\n+++ b/m.py\n@@ -1 +1 @@\n-a\n+b\n";
 
 fn task() -> Task {
@@ -208,21 +250,28 @@ impl Rig {
 async fn a_patch_is_graded_in_a_fresh_sandbox_and_only_once() {
     let rig = Rig::new(GOOD, 0);
     let first = rig.grade(PATCH, true).await.unwrap();
-    assert!(first.verdict.is_resolved() && !first.cached);
+    assert!(first.verdict.is_resolved() && !first.cached, "{first:?}");
+    assert_eq!(first.rules, gametape_grader::RULES);
+    let ran = first.ran.as_ref().unwrap();
+    let again = gametape_grader::regrade(&task(), ran, Rules::Strict).unwrap();
+    assert_eq!(again.outcome, first.verdict.outcome);
     assert_eq!(rig.asked(), ["open", "apply", "exec", "close"]);
     rig.read(|world| {
         assert_eq!(world.patches, ["the bug"]);
         assert_eq!(world.applied, [PATCH]);
-        let argv = world.argv.join(" ");
-        assert!(
-            argv.starts_with("sh -s -- python -m pytest ") && argv.ends_with(" t.py"),
-            "{argv}"
+        assert_eq!(
+            world.argv,
+            ["python", "-I", "-S", "-"],
+            "no secret, no file"
         );
-        assert!(!argv.contains("nonce"), "the nonce is on standard input");
-        assert!(world.stdin.contains("nonce1"));
+        assert!(world.env.iter().all(|(_, value)| !value.contains("nonce")));
+        let order = order(world);
+        assert_eq!(order["start"], ">>>>> Start Test Output nonce1");
+        let arguments = order["runner"]["arguments"].as_array().unwrap();
+        assert_eq!(arguments.last().unwrap(), "t.py");
     });
     let again = rig.grade(PATCH, true).await.unwrap();
-    assert!(again.cached && again.verdict == first.verdict);
+    assert!(again.cached && again.verdict == first.verdict && again.ran.is_none());
     assert_eq!(rig.asked().len(), 4);
     // A repeat for flakiness runs again, and its verdict is the newest.
     rig.set(|world| world.output = Some(BAD.into()));
@@ -319,10 +368,14 @@ async fn what_is_the_agents_loss_and_what_is_a_failure_of_ours() {
     assert_eq!(verdict.outcome, VerdictOutcome::Unresolved);
     assert!(verdict.reason.contains("time limit"));
 
-    // Out of memory, or killed by itself.
-    rig.set(|world| world.timed_out = false);
-    let verdict = rig.grade(PATCH, false).await.unwrap().verdict;
-    assert!(verdict.reason.contains("end marker"), "{}", verdict.reason);
+    // Out of memory, killed by itself, or its judge with it.
+    for judge_dies in [false, true] {
+        rig.set(|world| (world.timed_out, world.judge_dies) = (false, judge_dies));
+        let verdict = rig.grade(PATCH, false).await.unwrap().verdict;
+        assert_eq!(verdict.outcome, VerdictOutcome::Unresolved);
+        assert!(verdict.reason.contains("never came"), "{}", verdict.reason);
+    }
+    rig.set(|world| world.judge_dies = false);
 
     // The runner never began, even if that took until the limit.
     for timed_out in [false, true] {
@@ -382,5 +435,58 @@ async fn tests_are_run_for_the_forge() {
     assert_eq!(rig.asked(), ["open", "exec", "close"]);
     assert_eq!(rig.read(|world| world.patches.clone()), ["x", "y"]);
     assert!(report.complete && report.exit_code == Some(1) && report.statuses.len() == 2);
-    assert!(report.tail.contains("1 failed") && report.tail.ends_with("standard error"));
+    assert!(report.tail.contains("FAILED") && report.tail.ends_with("standard error"));
+    assert_eq!(report.durations_ms["t.py::a"], 3.0);
+}
+
+#[actix::test]
+async fn keys_of_other_rules_are_other_keys() {
+    use gametape_grader::actor::{cache_key, cache_key_under};
+    let strict = cache_key(&task(), PATCH);
+    assert_eq!(strict, cache_key_under(&task(), PATCH, Rules::Strict));
+    assert_ne!(strict, cache_key_under(&task(), PATCH, Rules::Swebench));
+    let mut other = task();
+    other.execution = Some(Box::new(pytest_with("")));
+    assert_ne!(strict, cache_key(&other, PATCH));
+}
+
+fn pytest_with(test_patch: &str) -> gametape_schemas::task::Execution {
+    gametape_schemas::task::Execution {
+        test_patch: test_patch.to_owned(),
+        runner: gametape_schemas::task::Runner::Pytest { arguments: vec![] },
+        expectation: Default::default(),
+        timeout_s: Some(7),
+    }
+}
+
+#[actix::test]
+async fn a_test_patch_follows_the_graded_one_which_may_not_touch_its_files() {
+    let rig = Rig::new(GOOD, 0);
+    let tests = "--- /dev/null\n+++ b/new_test.py\n@@ -0,0 +1 @@\n+x\n";
+    let forged = tests.replace("+x", "+y");
+    let mut task = task();
+    task.execution = Some(Box::new(pytest_with(tests)));
+    let request = |task: &Task| GradePatch {
+        task: task.clone(),
+        patch: format!("{forged}{PATCH}"),
+        use_cache: false,
+    };
+    let grade = rig.grader.send(request(&task)).await.unwrap().unwrap();
+    assert!(grade.verdict.is_resolved(), "{:?}", grade.verdict);
+    assert!(grade.verdict.reason.contains("new_test.py were left out"));
+    assert_eq!(rig.read(|world| world.applied.clone()), [PATCH, tests]);
+    let order = rig.read(order);
+    assert_eq!(order["timeout_ms"], 7_000);
+    let arguments = order["runner"]["arguments"].to_string();
+    assert!(!arguments.contains("addopts"), "its own options count");
+    // A test patch that does not fit is no loss of the agent's.
+    let mut broken = task.clone();
+    broken.execution = Some(Box::new(pytest_with("@@ -1 +1 @@\n")));
+    let failure = rig
+        .grader
+        .send(request(&broken))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(failure.code, "GT-GRADE-TEST-PATCH");
 }

@@ -20,14 +20,23 @@ pub struct Change {
 /// One sentence on what does not fit.
 pub fn apply(
     text: &str,
-    mut read: impl FnMut(&str) -> Result<Option<Entry>, String>,
+    read: impl FnMut(&str) -> Result<Option<Entry>, String>,
 ) -> Result<Vec<Change>, String> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
+    walk(parse(text)?, read, result)
+}
+
+/// The same of sections; `result` says what becomes of a file.
+pub(super) fn walk(
+    files: Vec<FilePatch>,
+    mut read: impl FnMut(&str) -> Result<Option<Entry>, String>,
+    mut result: impl FnMut(&FilePatch, Option<&Entry>) -> Result<Option<Entry>, String>,
+) -> Result<Vec<Change>, String> {
     // Later sections see what earlier ones did.
     let mut changed: BTreeMap<String, Option<Entry>> = BTreeMap::new();
-    for file in parse(text)? {
+    for file in files {
         let mut now = |path: &str| match changed.get(path) {
             Some(entry) => Ok(entry.clone()),
             None => read(path),
@@ -59,7 +68,8 @@ pub fn apply(
         .collect())
 }
 
-fn result(file: &FilePatch, old: Option<&Entry>) -> Result<Option<Entry>, String> {
+/// What becomes of a file when every hunk must fit.
+pub(super) fn result(file: &FilePatch, old: Option<&Entry>) -> Result<Option<Entry>, String> {
     let name = file
         .new
         .as_ref()
@@ -103,7 +113,7 @@ fn result(file: &FilePatch, old: Option<&Entry>) -> Result<Option<Entry>, String
 }
 
 /// The hunk's lines on one side.
-fn side(hunk: &Hunk, new: bool) -> Vec<&[u8]> {
+pub(super) fn side(hunk: &Hunk, new: bool) -> Vec<&[u8]> {
     hunk.lines
         .iter()
         .filter_map(|line| match line {

@@ -3,15 +3,18 @@
 //!
 //! - [`parse`]: text → sections, one a file
 //! - [`apply`]: sections and the files that they name → changes
+//! - [`fitted`]: what the official SWE-bench harness tries when that fails
 //!
 //! As `git apply` does it: a hunk may have moved (its lines are searched for, nearest
 //! first), its context must match exactly, a hunk without trailing context must reach
 //! the end of the file, one that begins at line 1 must match there.
 
 mod apply;
+mod fitted;
 mod parse;
 
 pub use apply::{Change, apply};
+pub use fitted::{Fitted, fitted};
 pub use parse::{FilePatch, Hunk, Line, parse};
 
 use crate::tree::Snapshot;

@@ -61,7 +61,7 @@ pub fn grade(task: &TaskRow, spec: &Spec, log: &Source) -> Result<Graded> {
 }
 
 /// The statuses of a log, or why it tells of no run.
-fn read(spec: &Spec, log: &Loaded) -> Result<(Pass, Option<Unscored>)> {
+pub(crate) fn read(spec: &Spec, log: &Loaded) -> Result<(Pass, Option<Unscored>)> {
     let mut pass = markers::pass(log.open()?, &spec.parser, Part::Output)?;
     let marked = pass.evidence.is_marked();
     if let Some(unscored) = refused(&pass.evidence) {
