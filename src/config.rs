@@ -48,6 +48,11 @@ pub struct Config {
     pub evaluate_base: AttemptsPlan,
     /// The tuned policy on held-out tasks.
     pub evaluate_tuned: AttemptsPlan,
+    /// Tasks or repositories, by name, that may be learned from although the evaluation asks
+    /// the same or nearly the same: somebody looked at them.
+    // Absent on tapes of earlier versions, and of most others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_overlap: Vec<String>,
     /// Limits of the machine.
     pub limits: Limits,
     /// What the run may spend.

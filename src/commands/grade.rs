@@ -22,7 +22,7 @@ use gametape_grader::score::{Rules, input};
 use gametape_schemas::event::TaskRegistered;
 use gametape_schemas::message::RanTests;
 use gametape_schemas::{Failure, FailureKind, RepositorySource};
-use gametape_tape::{SledTape, Tape};
+use gametape_tape::SledTape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -10,11 +10,14 @@ use gametape_schemas::event::{
 use gametape_schemas::message::{
     Append, Hyperparameters, KeepModels, ModelSource, ScoreTrajectories, Train, TrainingNews,
 };
+use gametape_schemas::overlap::refuse;
 use gametape_schemas::trajectory::Ledger;
 use gametape_schemas::{
-    AttemptId, CheckpointId, Dataset, DatasetKind, Digest, Event, Failure, FailureKind, StreamId,
+    AttemptId, CheckpointId, Dataset, DatasetKind, Digest, Event, Failure, FailureKind, Split,
+    StreamId, Task,
 };
 use gametape_supervisor::core::dataset_name;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Folds the recipe of a kind over a ledger. Pure; `gametape dataset verify` calls the
@@ -63,6 +66,7 @@ impl Driver {
                 }
             }));
         }
+        self.refuse_overlap(&dataset)?;
         let recipe_json = match kind {
             DatasetKind::Policy => serde_json::to_string(&self.config.policy_dataset),
             DatasetKind::Verifier => serde_json::to_string(&self.config.verifier_dataset),
@@ -85,6 +89,21 @@ impl Driver {
         .await?;
         phase.inc(format!("{} rows, {}", dataset.rows.len(), digest.short()));
         Ok(())
+    }
+
+    /// Nothing is learned from tasks that the evaluation asks, or from their like.
+    fn refuse_overlap(&self, dataset: &Dataset) -> Result<(), Failure> {
+        let learned: BTreeSet<_> = dataset.rows.iter().map(|row| &row.task).collect();
+        let tasks = || self.state.ledger.tasks.values();
+        let train: Vec<Task> = tasks()
+            .filter(|t| learned.contains(&t.id))
+            .cloned()
+            .collect();
+        let evaluation: Vec<Task> = tasks()
+            .filter(|task| task.split == Split::HeldOut)
+            .cloned()
+            .collect();
+        refuse(&train, &evaluation, &self.config.allow_overlap)
     }
 
     /// Rebuilds a dataset from the prefix of the tape that it was built from.

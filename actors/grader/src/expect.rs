@@ -2,15 +2,17 @@
 //! that the judge recorded, and of a log that a named parser reads. Pure.
 
 use crate::decide::Seen;
+use crate::score::demands::Demands;
 use crate::score::markers::Evidence;
 use crate::score::parsers::Parser;
-use crate::score::rules::{self, Rules, Unscored, Verdict, Why};
+use crate::score::rules::{self, Answers, Rules, Unscored, Verdict, Why};
 use crate::score::statuses::{Status, Statuses};
 use crate::score::{grade, logs::Source, specs::Spec};
-use gametape_schemas::formats::{EvalType, Expected};
+use gametape_schemas::formats::EvalType;
 use gametape_schemas::task::Expectation;
 use gametape_schemas::verdict::TestReport;
 use gametape_schemas::{Failure, FailureKind, Task, TestStatus};
+use std::borrow::Cow;
 
 /// By statuses that were recorded test by test.
 pub(crate) fn of_report(task: &Task, report: &TestReport, rules: Rules) -> Seen {
@@ -32,7 +34,9 @@ pub(crate) fn of_log(task: &Task, log: &str, parser: &str, rules: Rules) -> Resu
     let spec = Spec { parser, eval_type };
     let source = Source::Text(log.as_bytes().to_vec());
     // A text in memory can always be read.
-    let (pass, unscored) = grade::read(&spec, &source)
+    let (pass, unscored) = source
+        .load()
+        .and_then(|log| grade::read(&spec, &log))
         .map_err(|e| Failure::new(FailureKind::Internal, "GT-GRADE-PARSER", e.to_string()))?;
     let mut seen = match unscored {
         Some(why) => Seen {
@@ -44,7 +48,7 @@ pub(crate) fn of_log(task: &Task, log: &str, parser: &str, rules: Rules) -> Resu
         None => weigh(&expected, eval_type, &pass.statuses, &pass.evidence, rules),
     };
     if seen.reason.is_empty() && rules == Rules::Strict && task.fail_to_pass.is_empty() {
-        let by_status = matches!(expected, Expected::Statuses(_));
+        let by_status = matches!(expected, Demands::Statuses(_));
         if !by_status {
             seen.reason = "the task names no failing test: nothing can be resolved".to_owned();
         }
@@ -62,7 +66,7 @@ pub(crate) fn statuses(task: &Task, log: &str, parser: &str) -> Result<TestRepor
     let spec = Spec { parser, eval_type };
     let mut report = TestReport::default();
     let source = Source::Text(log.as_bytes().to_vec());
-    if let Ok((pass, _)) = grade::read(&spec, &source) {
+    if let Ok((pass, _)) = source.load().and_then(|log| grade::read(&spec, &log)) {
         for (id, said) in pass.statuses.iter() {
             let status = match said.last {
                 Status::Passed => TestStatus::Passed,
@@ -112,10 +116,10 @@ fn word_of(status: TestStatus) -> &'static str {
     }
 }
 
-fn expected(task: &Task) -> (Expected, EvalType) {
-    let lists = Expected::Lists {
-        fail_to_pass: task.fail_to_pass.clone(),
-        pass_to_pass: task.pass_to_pass.clone(),
+fn expected(task: &Task) -> (Demands<'_>, EvalType) {
+    let lists = Demands::Lists {
+        fail_to_pass: borrowed(&task.fail_to_pass),
+        pass_to_pass: borrowed(&task.pass_to_pass),
     };
     match task.execution.as_deref().map(|e| &e.expectation) {
         None | Some(Expectation::Lists) => (lists, EvalType::PassAndFail),
@@ -125,35 +129,47 @@ fn expected(task: &Task) -> (Expected, EvalType) {
                 .iter()
                 .map(|(id, status)| (id.clone(), word_of(*status).to_owned()))
                 .collect();
-            (Expected::Statuses(statuses), EvalType::PassAndFail)
+            (Demands::Statuses(statuses), EvalType::PassAndFail)
         }
     }
 }
 
+fn borrowed(names: &[String]) -> Vec<Cow<'_, str>> {
+    names
+        .iter()
+        .map(|name| Cow::Borrowed(name.as_str()))
+        .collect()
+}
+
 fn weigh(
-    expected: &Expected,
+    demands: &Demands<'_>,
     eval_type: EvalType,
     statuses: &Statuses,
     evidence: &Evidence,
     rules: Rules,
 ) -> Seen {
-    let official = rules::swebench(expected, statuses, eval_type);
+    let answers = Answers::of(demands, statuses, eval_type);
+    let official = rules::swebench(&answers, eval_type);
     if rules == Rules::Swebench {
-        return seen_of(official, &[]);
+        return seen_of(demands, &official, &[]);
     }
-    let (strict, mut why) = rules::strict(expected, statuses, evidence, &official);
+    let (strict, mut why) = rules::strict(demands, &answers, statuses, evidence, &official);
+    // Markers are the judge's own here, and were looked for before.
+    why.retain(|why| !matches!(why, Why::Unmarked));
     if eval_type == EvalType::FailOnly {
         // The log names failures only: silence is the pass that there is.
         why.retain(|why| !matches!(why, Why::Absent { .. }));
         let resolved = official.resolved && why.is_empty();
         let tests = official.tests;
-        return seen_of(Verdict { resolved, tests }, &why);
+        return seen_of(demands, &Verdict { resolved, tests }, &why);
     }
-    seen_of(strict, &why)
+    let resolved = official.resolved && strict.tests.holds() && why.is_empty();
+    let tests = strict.tests;
+    seen_of(demands, &Verdict { resolved, tests }, &why)
 }
 
-fn seen_of(verdict: Verdict, why: &[Why]) -> Seen {
-    let tests = verdict.tests;
+fn seen_of(demands: &Demands<'_>, verdict: &Verdict, why: &[Why]) -> Seen {
+    let tests = verdict.tests.by_name(demands);
     let mut seen = Seen {
         fail_to_pass_ok: tests.fail_to_pass.success,
         fail_to_pass_bad: tests.fail_to_pass.failure,
@@ -174,6 +190,7 @@ fn seen_of(verdict: Verdict, why: &[Why]) -> Seen {
             Why::NothingExpected => {
                 "the task names no failing test: nothing can be resolved".to_owned()
             }
+            Why::Unmarked => "no mark of a harness is there".to_owned(),
             Why::MarkersRepeated => "the markers stand there more than once".to_owned(),
             Why::ExitStatus => "the exit status tells of a failure, the log of none".to_owned(),
         };
@@ -191,6 +208,7 @@ fn seen_of(verdict: Verdict, why: &[Why]) -> Seen {
 fn in_words(why: Unscored) -> &'static str {
     match why {
         Unscored::PatchNotApplied => "the log says that a patch did not apply",
+        Unscored::InstallFailed => "the log says that the repository could not be installed",
         Unscored::ResetFailed => "the log says that the repository could not be reset",
         Unscored::TestsErrored => "the log says that the tests could not run",
         Unscored::TimedOut => "the log says that the tests did not end in time",
