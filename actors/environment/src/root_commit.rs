@@ -120,9 +120,12 @@ fn make<'a>(git: &Path, items: impl Iterator<Item = (&'a str, Item<'a>)>) -> io:
     }
     std::fs::write(git.join("HEAD"), "ref: refs/heads/main\n")?;
     std::fs::write(git.join("config"), CONFIG)?;
-    run(git, &["fast-import", "--quiet", "--done"], |to| {
-        stream(to, items)
-    })?;
+    // Quickly rather than small: it is written often and read seldom.
+    run(
+        git,
+        &["fast-import", "--quiet", "--done", "--depth=0"],
+        |to| stream(to, items),
+    )?;
     run(git, &["read-tree", "refs/heads/main"], |_| Ok(()))
 }
 
@@ -186,7 +189,12 @@ fn run(
     let mut child = command(git)
         // One pack, however small, and the same on every machine.
         .args(["-c", "fastimport.unpackLimit=0", "-c", "pack.threads=1"])
-        .args(["-c", "core.logAllRefUpdates=false"])
+        .args([
+            "-c",
+            "core.compression=1",
+            "-c",
+            "core.logAllRefUpdates=false",
+        ])
         .args([
             "-c",
             "core.protectHFS=false",

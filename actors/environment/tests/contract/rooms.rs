@@ -24,7 +24,8 @@ use std::sync::{Arc, LazyLock, OnceLock};
 /// Opens sandboxes of one back end, with patches and hidden paths.
 pub type Open<'a> = &'a dyn Fn(&[String], &[String]) -> Arc<dyn Sandbox>;
 
-static NUMBER: AtomicU64 = AtomicU64::new(0);
+/// Not from 0: an actor in the same process counts, too, and names must differ.
+static NUMBER: AtomicU64 = AtomicU64::new(1_000);
 
 /// Root commits that were made for these tests.
 static COMMITS: LazyLock<RootCommits> = LazyLock::new(RootCommits::default);
