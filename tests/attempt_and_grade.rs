@@ -218,16 +218,13 @@ async fn a_bug_its_cure_and_attempts_at_deceit() {
         assert!(verdict.patch_applied, "{what}: {}\n{patch}", verdict.reason);
         assert!(!verdict.is_resolved(), "{what}: {verdict:?}");
     }
-    // What no rule about the runner's words can catch: it runs in the runner's process.
+    // A whole, consistent summary: the judge does not read the runner's words.
     let code = format!(
         "    import os\n    for fd in range(1, 32):\n        try: os.write(fd, b\"\\n{block}\")\n        except OSError: pass\n    os._exit(0)\n"
     );
     let patch = diff(&rig.with_identity(WRONG), &rig.with_identity(&code));
     let verdict = rig.grade(&task, &patch).await;
-    eprintln!(
-        "KNOWN LIMIT: writes a whole summary to every descriptor and leaves: {:?}: {}",
-        verdict.outcome, verdict.reason
-    );
+    assert!(!verdict.is_resolved(), "{verdict:?}");
     let planted = "--- /dev/null\n+++ b/conftest.py\n@@ -0,0 +1,4 @@\n+def pytest_runtest_makereport(item, call):\n+    from _pytest.runner import TestReport\n+    call.excinfo = None\n+    return TestReport.from_item_and_call(item, call)\n";
     let verdict = rig.grade(&task, planted).await;
     assert!(

@@ -295,7 +295,7 @@ proptest! {
         let t = task(&["a", "b"], &["c"]);
         if outcome(&t, &r, Rules::Strict) == VerdictOutcome::Resolved {
             let passed = |id: &&str| r.report.statuses.get(*id) == Some(&Passed);
-            prop_assert!(["a", "b", "c"].iter().all(|id| passed(&id)));
+            prop_assert!(["a", "b", "c"].iter().all(passed));
         }
     }
 

@@ -56,7 +56,7 @@ def start(stream, channel):
         # Tests in other processes would be out of sight.
         arguments.append("-n0")
     main = sys.modules["__main__"].__dict__
-    for name in ("start", "sender", "Picture", "Run", "forget_what_the_tree_has", "f", "io"):
+    for name in ("io", "b", "f", "g"):
         main.pop(name, None)
     send("started", pytest.__version__, sys.version.split()[0])
     del stream, order, json, main
@@ -186,7 +186,11 @@ class Picture(object):
             now = holder.get(key)
             if now is value and getattr(inner, "__code__", None) is code:
                 continue
-            origin = self.origin(inner if now is value else now)
+            now = inner if now is value else now
+            if only_vital and not hasattr(getattr(now, "__func__", now), "__code__"):
+                # In the middle of a test it may have put anything there, to be undone.
+                continue
+            origin = self.origin(now)
             if origin is not None:
                 return where + "." + key, origin
         return None
@@ -227,6 +231,9 @@ class Run(object):
         self.environ = os.environ
         self.pytest = pytest
         self.unittest = unittest
+        import builtins
+
+        self.builtins = builtins
         self.numbers = {}
         self.canaries = {}
         self.current = None
@@ -322,7 +329,11 @@ class Run(object):
         extra = "missing_%d, " % number if kind == "error" else ""
         text = "def %s(%s_case=None, _raises=None):\n%s\n" % (name, extra, bodies[kind])
         path = getattr(parent, "fspath", None) or getattr(parent, "path", "<string>")
-        space = {"__name__": getattr(parent.obj, "__name__", "tests")}
+        # With everybody's built-ins, as the real tests have them.
+        space = {
+            "__name__": getattr(parent.obj, "__name__", "tests"),
+            "__builtins__": self.builtins,
+        }
         exec(compile(text, str(path), "exec"), space)
         made = space[name]
         made.__defaults__ = (self.unittest.TestCase, self.pytest.raises)

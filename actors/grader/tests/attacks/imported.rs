@@ -1,7 +1,8 @@
 //! Imported tasks in the real sandbox: a test patch that brings the tests, and each
 //! runner. What is not the patch's doing is an error, never a verdict.
 
-use super::{GOLD, Rig, diff, grade, patch_of, rig, task};
+use super::{GOLD, Rig, diff, grade, is_docker, patch_of, rig, rig_by, task};
+use gametape_grader::score::Rules;
 use gametape_schemas::message::{Grade, GradePatch};
 use gametape_schemas::task::{Execution, Expectation, Runner};
 use gametape_schemas::{Failure, Task, TestStatus};
@@ -118,10 +119,36 @@ async fn commands_and_scripts_are_read_by_their_parsers() {
 }
 
 #[actix::test]
+async fn a_patch_that_only_the_official_chain_takes_is_named_as_such() {
+    let test = "a_patch_that_only_the_official_chain_takes_is_named_as_such";
+    let (Some(strict), Some(official)) = (rig(test).await, rig_by(test, Rules::Swebench).await)
+    else {
+        return;
+    };
+    // Its context is of another version of the file.
+    let drifted = "--- a/shop/price.py\n+++ b/shop/price.py\n@@ -1,2 +1,4 @@\n \
+        def total(prices, discount=1):\n-    return 0\n+    if discount < 0:\n+        \
+        raise ValueError(discount)\n+    return sum(prices) - discount\n";
+    let refused = grade(&strict, &task(&strict.environment), drifted)
+        .await
+        .verdict;
+    assert!(!refused.patch_applied, "{refused:?}");
+    assert!(refused.reason.contains("with fuzz 1"), "{}", refused.reason);
+    let taken = grade(&official, &task(&official.environment), drifted).await;
+    assert_resolved(&taken, true, "by the official rules");
+    assert!(taken.verdict.reason.contains("with fuzz 1"), "{taken:?}");
+    assert_eq!(taken.rules, "swebench/1");
+}
+
+#[actix::test]
 async fn a_reward_that_cannot_be_had_is_no_loss() {
     let Some(rig) = rig("a_reward_that_cannot_be_had_is_no_loss").await else {
         return;
     };
+    if is_docker() {
+        eprintln!("SKIPPED: a_reward_that_cannot_be_had_is_no_loss: containers have a /tests");
+        return;
+    }
     // The local back end has no `/tests` that could be written.
     let script = "echo 1 > /logs/verifier/reward.txt\n".to_owned();
     let runner = Runner::Reward {

@@ -80,10 +80,18 @@ struct Rig {
 }
 
 async fn rig(test: &str) -> Option<Rig> {
+    rig_by(test, Rules::Strict).await
+}
+
+fn is_docker() -> bool {
+    std::env::var("ATTACK_BACKEND").is_ok_and(|name| name == "docker")
+}
+
+async fn rig_by(test: &str, rules: Rules) -> Option<Rig> {
     let room = gametape_environment::probe::require(&gametape_environment::probe())
         .and_then(|_| EnvironmentOptions::usual(cache(), 2))
         .map(|mut options| {
-            if std::env::var("ATTACK_BACKEND").is_ok_and(|name| name == "docker") {
+            if is_docker() {
                 options.backend = Backend::Docker;
             }
             EnvironmentActor::new(options).start()
@@ -113,7 +121,7 @@ async fn rig(test: &str) -> Option<Rig> {
         timeout_ms: 15_000,
         parallel: 2,
         output_cap: 1 << 20,
-        rules: Rules::Strict,
+        rules,
     };
     // Unguessable it need not be here: nothing of the list knows it.
     let nonce = Box::new(|| "6a1f90c2".to_owned());
@@ -274,6 +282,8 @@ async fn no_deceit_earns_a_verdict() {
         if !only.is_empty() {
             eprintln!("{grade:#?}");
         }
+        let log = grade.ran.as_ref().map_or("", |ran| &ran.log);
+        assert!(!log.contains("OPENED"), "the judge is open: {log}");
         if grade.verdict.is_resolved() {
             earned.push(name);
         }
