@@ -7,7 +7,7 @@ use gametape_grader::score::input;
 use gametape_schemas::Failure;
 use gametape_schemas::formats::Place;
 use gametape_schemas::formats::rows::{Placed, Row, lines, objects};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 /// Bytes that are taken from the disk at a time.
