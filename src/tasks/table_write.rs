@@ -80,7 +80,9 @@ impl<W: Write + Send> Table<W> {
             .iter()
             .map(|field| {
                 let value = row.get(field.name()).filter(|value| !value.is_null());
-                value.filter(|_| is_json(field)).map(|value| value.to_string().into())
+                value
+                    .filter(|_| is_json(field))
+                    .map(|value| value.to_string().into())
             })
             .collect();
         let mut cells = Vec::new();
