@@ -168,7 +168,8 @@ fn pull_request(id: &str) -> Option<String> {
     };
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     let (owner, name) = repo.split_once("__")?;
-    is_number.then(|| format!("{owner}/{name}#{number}"))
+    // Names of owners have no dots: what has is a package and its version.
+    (is_number && !owner.contains('.')).then(|| format!("{owner}/{name}#{number}"))
 }
 
 #[cfg(test)]

@@ -99,9 +99,9 @@ mod tests {
     #[test]
     fn short_texts_are_one_run_or_none() {
         assert_eq!(grams("a b c d e", 13).len(), 1);
-        assert_eq!(grams("a b c d", 13), []);
-        assert_eq!(grams("a b c d", 2), []);
-        assert_eq!(grams("", 13), []);
+        assert!(grams("a b c d", 13).is_empty());
+        assert!(grams("a b c d", 2).is_empty());
+        assert!(grams("", 13).is_empty());
     }
 
     proptest! {
