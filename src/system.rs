@@ -296,8 +296,10 @@ pub fn describe(config: &Config, paths: &Paths) -> Result<String, Failure> {
 
 /// Everything `gametape doctor` looks at.
 pub fn checks(paths: &Paths) -> Vec<Check> {
+    let overlay = gametape_environment::probe::overlay(&paths.cache);
     let mut others: Vec<Check> = gametape_environment::probe()
         .into_iter()
+        .chain([overlay])
         .map(|layer| {
             let name = format!("sandbox: {}", layer.name);
             match (layer.active, layer.required) {

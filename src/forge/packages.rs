@@ -2,7 +2,9 @@
 //!
 //! The pins are data (`packages.toml`); a person adds their own in the same form.
 
-use gametape_schemas::{EnvironmentRecipe, Failure, FailureKind, PinnedPackage};
+use gametape_schemas::{
+    EnvironmentRecipe, Failure, FailureKind, PinnedPackage, RepositorySource,
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -29,6 +31,10 @@ struct Pin {
     tests: Vec<String>,
     #[serde(default)]
     skip_tests: Vec<String>,
+    python: Option<String>,
+    source: Option<RepositorySource>,
+    #[serde(default)]
+    setup: Vec<String>,
 }
 
 /// Every pinned package, in the order of the file.
@@ -97,9 +103,9 @@ pub fn parse_pins(text: &str) -> Result<Vec<EnvironmentRecipe>, Failure> {
                 tests: pin.tests,
                 skip_tests: pin.skip_tests,
                 layout: 1,
-                python: None,
-                source: None,
-                setup: Vec::new(),
+                python: pin.python,
+                source: pin.source,
+                setup: pin.setup,
             })
         })
         .collect()
@@ -139,6 +145,18 @@ mod tests {
                 assert!(!path.starts_with('/') && !path.contains(".."), "{path}");
             }
         }
+    }
+
+    #[test]
+    fn a_pin_may_choose_its_python_its_commit_and_what_is_run_once() {
+        let text = "[requirements]\nbase = []\n[[package]]\nname='x'\nversion='1'\nsha256=''\nsource_root='.'\ncode=['x']\ntests=['t']\npython='3.12'\nsetup=['make']\nsource={from='git', url='https://example.org/x', commit='0a'}\n";
+        let pins = parse_pins(text).unwrap();
+        let one = pins.first().unwrap();
+        assert_eq!(one.python.as_deref(), Some("3.12"));
+        assert_eq!(one.setup, ["make"]);
+        assert!(matches!(&one.source, Some(RepositorySource::Git { commit, .. }) if commit == "0a"));
+        let plain = parse_pins(&text.replace("python='3.12'\n", "")).unwrap();
+        assert_ne!(plain.first().unwrap().id(), one.id());
     }
 
     #[test]
