@@ -10,8 +10,9 @@
 
 use crate::error::ModelError;
 use crate::template::Template;
-use crate::tokenizer::TokenizerParts;
+use crate::tokenizer::{Prefix, TokenizerParts};
 use gametape_schemas::{ChatMessage, Role};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokenizers::Tokenizer;
 
@@ -52,6 +53,12 @@ struct Inner {
     plain: Tokenizer,
     /// Recognises special tokens in a text; only for templates.
     special: Tokenizer,
+    /// Where a space is put that the text has not, and the pair of tokenizers (plain,
+    /// special) that put none: `None` where these do not either.
+    prefix: Prefix,
+    inside: Option<(Tokenizer, Tokenizer)>,
+    /// Tokens that are matched before anything else.
+    added: HashSet<u32>,
     template: Option<Template>,
     format: Format,
     stops: Vec<u32>,
@@ -97,11 +104,23 @@ impl ChatTokenizer {
         }
         stops.sort_unstable();
         stops.dedup();
+        let prefix = parts.prefix();
+        let inside = match prefix {
+            Prefix::None => None,
+            _ => {
+                let parts = parts.without_prefix();
+                Some((parts.build(true)?, parts.build(false)?))
+            }
+        };
+        let added = special.get_added_tokens_decoder().into_keys().collect();
         Ok(Self {
             inner: Arc::new(Inner {
                 parts,
                 plain,
                 special,
+                prefix,
+                inside,
+                added,
                 template,
                 format,
                 stops,
@@ -136,6 +155,59 @@ impl ChatTokenizer {
     /// When the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         encode_with(&self.inner.plain, text)
+    }
+
+    /// Tokens of a text that follows other text: as [`Self::encode`], without the space
+    /// that SentencePiece puts before a text.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode_inside(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        match &self.inner.inside {
+            Some((plain, _)) => encode_with(plain, text),
+            None => self.encode(text),
+        }
+    }
+
+    /// Tokens of plain text right behind a special token.
+    fn encode_after_special(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        match self.inner.prefix {
+            Prefix::First => self.encode_inside(text),
+            Prefix::None | Prefix::EveryPiece => self.encode(text),
+        }
+    }
+
+    /// Appends text of a template, as transformers would tokenise it in the middle of
+    /// what is there.
+    fn push_text(&self, out: &mut Rendered, text: &str, loss: bool) -> Result<(), ModelError> {
+        let tokens = self.continued(out.tokens.last(), text)?;
+        out.push(&tokens, loss);
+        Ok(())
+    }
+
+    fn continued(&self, last: Option<&u32>, text: &str) -> Result<Vec<u32>, ModelError> {
+        let inner = &self.inner;
+        let (Some((_, inside)), Some(last)) = (&inner.inside, last) else {
+            return self.encode_with_special(text);
+        };
+        if inner.prefix == Prefix::First {
+            return encode_with(inside, text);
+        }
+        if inner.added.contains(last) {
+            return self.encode_with_special(text);
+        }
+        // No space up to the next special token, and again one behind it.
+        let encoding = inside
+            .encode(text, false)
+            .map_err(|e| ModelError::Tokenizer(e.to_string()))?;
+        let ids = encoding.get_ids();
+        let Some(first) = ids.iter().position(|t| inner.added.contains(t)) else {
+            return Ok(ids.to_vec());
+        };
+        let cut = encoding.get_offsets().get(first).map_or(0, |o| o.0);
+        let mut out = ids.get(..first).unwrap_or_default().to_vec();
+        out.extend(self.encode_with_special(text.get(cut..).unwrap_or_default())?);
+        Ok(out)
     }
 
     /// Tokens of a text in which special tokens are recognised, as transformers does.
@@ -216,18 +288,18 @@ impl ChatTokenizer {
         (start, end): (u32, u32),
         default_system: Option<&str>,
     ) -> Result<Rendered, ModelError> {
-        let newline = self.encode("\n")?;
-        let speaks = self.encode("assistant\n")?;
+        let newline = self.encode_after_special("\n")?;
+        let speaks = self.encode_after_special("assistant\n")?;
         let mut out = Rendered::default();
         let turn = |out: &mut Rendered, role: Role, content: &str, loss: bool| {
             out.push(&[start], false);
             if role == Role::Assistant {
                 // Cut where sampling begins.
                 out.push(&speaks, false);
-                out.push(&self.encode(content)?, loss);
+                out.push(&self.encode_inside(content)?, loss);
             } else {
                 out.push(
-                    &self.encode(&format!("{}\n{content}", role.as_str()))?,
+                    &self.encode_after_special(&format!("{}\n{content}", role.as_str()))?,
                     false,
                 );
             }
@@ -278,19 +350,20 @@ impl ChatTokenizer {
             if message.role == Role::Assistant {
                 let header = grown(&done, &self.template_text(before, true)?)?;
                 done.push_str(&header);
-                out.push(&self.encode_with_special(&header)?, false);
+                self.push_text(&mut out, &header, false)?;
                 let rest = grown(&done, &text)?;
-                let (body, tail) = self.split_after_stop(&self.encode_with_special(&rest)?);
+                let rest = self.continued(out.tokens.last(), &rest)?;
+                let (body, tail) = self.split_after_stop(&rest);
                 out.push(&body, message.train);
                 out.push(&tail, false);
             } else {
-                out.push(&self.encode_with_special(&grown(&done, &text)?)?, false);
+                self.push_text(&mut out, &grown(&done, &text)?, false)?;
             }
             done = text;
         }
         if add_generation_prompt {
             let header = grown(&done, &self.template_text(messages, true)?)?;
-            out.push(&self.encode_with_special(&header)?, false);
+            self.push_text(&mut out, &header, false)?;
         }
         Ok(out)
     }

@@ -19,7 +19,7 @@ const TOKENS: u64 = 1024;
 pub struct Description {
     /// `llama`, `qwen2` or `qwen3`.
     pub family: String,
-    /// `gguf` or `safetensors`.
+    /// `gguf` or `safetensors`, or that of its base with `PEFT adapter on` before it.
     pub format: String,
     /// Numbers in the model.
     pub parameters: u64,
@@ -55,6 +55,14 @@ pub struct Description {
 /// # Errors
 /// When something is missing, truncated, of the wrong shape or not supported.
 pub fn inspect(path: &Path) -> Result<Description, ModelError> {
+    if crate::adapter::is_adapter(path) {
+        let base = crate::adapter::base_of(path)?;
+        let mut description = inspect(&base)?;
+        let (config, _) = load_tokenizer(&base)?;
+        description.disk_bytes += crate::adapter::check(path, &config)?;
+        description.format = format!("PEFT adapter on {}", description.format);
+        return Ok(description);
+    }
     let mut found: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     let mut disk_bytes = 0;
     let format = if path.is_dir() {
