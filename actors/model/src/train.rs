@@ -136,7 +136,8 @@ impl Learner {
     /// is remembered.
     ///
     /// # Errors
-    /// When nothing would be trained, a row is malformed, or libtorch refuses.
+    /// When nothing would be trained, a row is malformed or longer than the context, or
+    /// libtorch refuses.
     pub fn new(
         mut model: Transformer,
         rows: Vec<TrainingRow>,
@@ -150,7 +151,7 @@ impl Learner {
                 model.layers.len()
             )));
         }
-        let group_of = check_rows(&rows, &groups)?;
+        let group_of = check_rows(&rows, &groups, model.config.max_positions)?;
         let compute = options.precision.kind(model.kind);
         if options.lora_rank > 0 {
             lora::attach(
