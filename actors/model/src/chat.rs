@@ -6,8 +6,10 @@
 //!
 //! ChatML (SmolLM2, Qwen) is rendered directly, with the special tokens put in by id:
 //! text of the environment that happens to contain `<|im_end|>` stays text and cannot
-//! end a turn. Other formats run the model's Jinja template on growing prefixes.
+//! end a turn. Other formats run the model's Jinja template on growing prefixes. Which of
+//! the two a model gets: `chat_format`.
 
+use crate::chat_format::{Format, detect};
 use crate::error::ModelError;
 use crate::template::Template;
 use crate::tokenizer::{Prefix, TokenizerParts};
@@ -34,19 +36,6 @@ impl Rendered {
 }
 
 #[derive(Debug)]
-enum Format {
-    /// `<|im_start|>role\ncontent<|im_end|>\n`.
-    ChatMl {
-        start: u32,
-        end: u32,
-        /// What the template puts first when there is no system turn.
-        default_system: Option<String>,
-    },
-    /// Anything else.
-    Template,
-}
-
-#[derive(Debug)]
 struct Inner {
     parts: TokenizerParts,
     /// Takes special tokens in a text as text.
@@ -70,9 +59,6 @@ pub struct ChatTokenizer {
     inner: Arc<Inner>,
 }
 
-const IM_START: &str = "<|im_start|>";
-const IM_END: &str = "<|im_end|>";
-
 impl ChatTokenizer {
     /// Builds the tokenizer; `eos_ids` are the end tokens that the model's
     /// configuration names.
@@ -92,7 +78,7 @@ impl ChatTokenizer {
             )?),
             None => None,
         };
-        let format = detect_format(&plain, template.as_ref())?;
+        let format = detect(&plain, template.as_ref())?;
         let mut stops = eos_ids.to_vec();
         stops.extend(parts.eos.as_deref().and_then(|t| plain.token_to_id(t)));
         if let Format::ChatMl { end, .. } = format {
@@ -384,79 +370,4 @@ fn encode_with(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, ModelError
         .encode_fast(text, false)
         .map_err(|e| ModelError::Tokenizer(e.to_string()))?;
     Ok(encoding.get_ids().to_vec())
-}
-
-fn chatml_text(messages: &[ChatMessage], prompt: bool, system: Option<&str>) -> String {
-    let mut out = String::new();
-    if let Some(system) = system
-        && messages.first().is_none_or(|m| m.role != Role::System)
-    {
-        out.push_str(&format!("{IM_START}system\n{system}{IM_END}\n"));
-    }
-    for m in messages {
-        let role = m.role.as_str();
-        out.push_str(&format!("{IM_START}{role}\n{}{IM_END}\n", m.content));
-    }
-    if prompt {
-        out.push_str(&format!("{IM_START}assistant\n"));
-    }
-    out
-}
-
-/// ChatML when the template says exactly what the direct renderer says on probes.
-fn detect_format(tokenizer: &Tokenizer, template: Option<&Template>) -> Result<Format, ModelError> {
-    let ids = tokenizer
-        .token_to_id(IM_START)
-        .zip(tokenizer.token_to_id(IM_END));
-    let (Some(template), Some((start, end))) = (template, ids) else {
-        return match (template, ids) {
-            (Some(_), None) => Ok(Format::Template),
-            (_, Some((start, end))) => Ok(Format::ChatMl {
-                start,
-                end,
-                default_system: None,
-            }),
-            (None, None) => Err(ModelError::Template(
-                "the model has none, and no <|im_start|> token to assume ChatML by".to_owned(),
-            )),
-        };
-    };
-    let say = |role, text: &str| ChatMessage::new(role, text);
-    let ask = [say(Role::User, "  probe one\n")];
-    let Ok(text) = template.render(&ask, false) else {
-        return Ok(Format::Template);
-    };
-    // What comes before the first turn is the default system turn, if there is one.
-    let default_system = text
-        .strip_suffix(&chatml_text(&ask, false, None))
-        .and_then(|t| t.strip_prefix(&format!("{IM_START}system\n")))
-        .and_then(|t| t.strip_suffix(&format!("{IM_END}\n")))
-        .map(str::to_owned);
-    let long = [
-        say(Role::System, " be brief "),
-        say(Role::User, "a\n\nb "),
-        say(Role::Assistant, " view x.py f\n"),
-        say(Role::User, "1: {{ x }}"),
-        say(Role::Assistant, "submit"),
-    ];
-    let probes: [&[ChatMessage]; 5] = [
-        &ask,
-        &long,
-        long.get(1..).unwrap_or_default(),
-        long.get(..2).unwrap_or_default(),
-        long.get(..4).unwrap_or_default(),
-    ];
-    for probe in probes {
-        for prompt in [false, true] {
-            let direct = chatml_text(probe, prompt, default_system.as_deref());
-            if template.render(probe, prompt).ok() != Some(direct) {
-                return Ok(Format::Template);
-            }
-        }
-    }
-    Ok(Format::ChatMl {
-        start,
-        end,
-        default_system,
-    })
 }

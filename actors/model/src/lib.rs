@@ -20,6 +20,7 @@
 
 pub mod adapter;
 pub mod chat;
+mod chat_format;
 pub mod config;
 pub mod dequantize;
 pub mod draw;

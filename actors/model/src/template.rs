@@ -305,4 +305,16 @@ mod tests {
             "ab{% x "
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn json_can_be_read_back(text in "\\PC{0,12}[\u{0}-\u{20}\"\\\\]{0,4}", ascii: bool) {
+            let turns = [ChatMessage::new(Role::User, text.clone())];
+            let source = format!("{{{{ messages[0].content | tojson(ensure_ascii={ascii}) }}}}");
+            let template = Template::new(&source, None, None).unwrap();
+            let written = template.render(&turns, false).unwrap();
+            proptest::prop_assert!(!ascii || written.is_ascii());
+            proptest::prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
+        }
+    }
 }

@@ -229,3 +229,38 @@ fn number_formats_of_gguf_are_those_of_the_gguf_package() {
         assert!(worst <= 1e-6 * largest, "{name}: {worst} of {largest}");
     }
 }
+
+/// Qwen3's way: thoughts are taken out of earlier turns, and an empty one is put into the
+/// last. Prompts are ChatML all the same, so that is what is written.
+#[test]
+fn a_template_that_rewrites_chatml_is_written_as_chatml() {
+    let fixture = json("text.json");
+    let source = &fixture["templates"]["thinking"]["source"];
+    let parts = TokenizerParts {
+        template: source.as_str().map(str::to_owned),
+        ..gametape_model::tiny::tokenizer_parts()
+    };
+    let tokenizer = ChatTokenizer::new(parts.clone(), &[2]).unwrap();
+    assert!(tokenizer.is_chatml());
+    let turns = [
+        ChatMessage::new(Role::System, "s"),
+        ChatMessage::new(Role::User, "one"),
+        ChatMessage::trained("<think>\nhm\n</think>\n\nanswer"),
+        ChatMessage::new(Role::User, "two"),
+    ];
+    for count in [2, 4] {
+        let ours = tokenizer.render(&turns[..count], true).unwrap().tokens;
+        let whole = tokenizer.render(&turns, true).unwrap().tokens;
+        assert!(whole.starts_with(&ours));
+        let text = tokenizer.decode(&ours).unwrap();
+        assert!(text.ends_with("<|im_start|>assistant\n"), "{text}");
+        assert_eq!(text.contains("<think>"), count == 4);
+    }
+    // One that appends in its own way keeps it.
+    let own = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let parts = TokenizerParts {
+        template: Some(own.to_owned()),
+        ..parts
+    };
+    assert!(!ChatTokenizer::new(parts, &[2]).unwrap().is_chatml());
+}
