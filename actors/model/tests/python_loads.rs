@@ -4,24 +4,11 @@
 
 mod common;
 
-use common::{data, floats, logits, model, tokens, variant};
+use common::{floats, logits, model, tokens, variant};
 use gametape_model::train::{Learner, LearnerOptions, Precision, TrainingRow};
 use gametape_model::{ChatTokenizer, Transformer, lora, save_directory, tiny};
 use gametape_schemas::{ChatMessage, Role};
 use serde_json::json;
-use std::process::Command;
-
-/// Whether the environment of this requirements.txt is complete.
-fn environment() -> Option<std::path::PathBuf> {
-    let parity = common::cache()?.join("parity");
-    let hash = Command::new("sha256sum")
-        .arg(data("requirements.txt"))
-        .output()
-        .ok()?;
-    let hash = String::from_utf8(hash.stdout).ok()?;
-    let place = parity.join(hash.get(..16)?);
-    place.join("complete").is_file().then_some(place)
-}
 
 fn last(model: &Transformer, tokens: &[i64]) -> Vec<f32> {
     floats(&logits(model, tokens).narrow(0, tokens.len() as i64 - 1, 1))
@@ -53,7 +40,7 @@ fn trained_adapter(name: &str, frozen: usize) -> Learner {
 
 #[test]
 fn python_says_the_same_of_what_we_save() {
-    let Some(environment) = environment() else {
+    let Some(python) = common::python() else {
         eprintln!(
             "SKIPPED: python_says_the_same_of_what_we_save: no virtual environment; \
              `python3 actors/model/tests/data/record.py environment` makes it"
@@ -61,10 +48,7 @@ fn python_says_the_same_of_what_we_save() {
         return;
     };
     let place = tempfile::tempdir().unwrap();
-    let mut check = Command::new(environment.join("bin/python"));
-    check.arg(data("record.py")).arg("check");
-    check.env("GAMETAPE_PARITY_INSIDE", "1");
-    check.env("CUDA_VISIBLE_DEVICES", "");
+    let mut check = common::record(&python, "check");
     for (name, frozen) in [("llama", 0), ("qwen2", 1), ("qwen3", 0), ("yarn-mscale", 1)] {
         let directory = place.path().join(name);
         std::fs::create_dir(&directory).unwrap();

@@ -175,6 +175,27 @@ pub fn smollm2() -> Option<PathBuf> {
     files.find(|f| f.is_file())
 }
 
+/// The virtual environment of data/record.py, where it is complete.
+pub fn python() -> Option<PathBuf> {
+    let hash = std::process::Command::new("sha256sum")
+        .arg(data("requirements.txt"))
+        .output()
+        .ok()?;
+    let hash = String::from_utf8(hash.stdout).ok()?;
+    let place = cache()?.join("parity").join(hash.get(..16)?);
+    let complete = place.join("complete").is_file();
+    complete.then(|| place.join("bin/python"))
+}
+
+/// A call of data/record.py in its environment.
+pub fn record(python: &Path, verb: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(python);
+    command.arg(data("record.py")).arg(verb);
+    command.env("GAMETAPE_PARITY_INSIDE", "1");
+    command.env("CUDA_VISIBLE_DEVICES", "");
+    command
+}
+
 /// The user's cache.
 pub fn cache() -> Option<PathBuf> {
     let home = |name: &str, rest: &str| Some(PathBuf::from(std::env::var_os(name)?).join(rest));

@@ -3,6 +3,7 @@
 
     python3 record.py record [models|smollm2|text|training|adapter|blocks ...]
     python3 record.py check DIRECTORY...  do transformers and PEFT load what we saved?
+    python3 record.py words FILE          are these tokens of these texts those of transformers?
     python3 record.py environment         where its virtual environment is; makes it
 
 The virtual environment lies in the user's cache ($GAMETAPE_CACHE, else
@@ -42,7 +43,7 @@ def environment(make: bool = True) -> Path:
 
 
 def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in ("record", "check", "environment"):
+    if len(sys.argv) < 2 or sys.argv[1] not in ("record", "check", "words", "environment"):
         print(__doc__, file=sys.stderr)
         return 2
     if sys.argv[1] == "environment":
@@ -56,6 +57,9 @@ def main() -> int:
     if sys.argv[1] == "check":
         import check
         return max(check.run(Path(directory)) for directory in sys.argv[2:])
+    if sys.argv[1] == "words":
+        import words
+        return words.compare(Path(sys.argv[2]), cache())
     import recorders
     wanted = sys.argv[2:] or list(recorders.ALL)
     for name in wanted:

@@ -99,17 +99,36 @@ def sentence_piece(place):
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
+def default_model(cache):
+    """SmolLM2's tokenizer. Its own tokenizer.json (and llama.cpp) sets digits apart;
+    transformers' reader of GGUF leaves that step out."""
+    file = next((cache / "models").glob("*/SmolLM2-135M-Instruct.Q4_1.gguf"))
+    out = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    out.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    return out
+
+
+def compare(path, cache) -> int:
+    """`path`: a JSON list of [text, tokens] by gametape with the default model."""
+    tokenizer = default_model(cache)
+    pairs = json.loads(path.read_text())
+    for text, ours in pairs:
+        theirs = tokenizer.encode(text, add_special_tokens=False)
+        if theirs != ours:
+            at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+            print("differs at token", at, repr(tokenizer.decode(theirs[max(0, at - 5):at + 5])), ours[at:at + 5], theirs[at:at + 5])
+            return 1
+    print(f"{len(pairs)} texts of {sum(len(t) for _, t in pairs)} tokens are the same")
+    return 0
+
+
 def record_text(out, cache):
     import tempfile
     from pathlib import Path
 
     fixture = {"corpus": CORPUS, "conversations": [turns(c) for c in CONVERSATIONS]}
-    file = next((cache / "models").glob("*/SmolLM2-135M-Instruct.Q4_1.gguf"))
-    smollm2 = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    # The model's own tokenizer.json (and llama.cpp) sets digits apart; transformers' reader
-    # of GGUF leaves that step out.
-    smollm2.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    smollm2 = default_model(cache)
     fixture["smollm2"] = {
         "ids": [smollm2.encode(t, add_special_tokens=False) for t in CORPUS],
         "chats": [smollm2.apply_chat_template(turns(c), tokenize=False, add_generation_prompt=True) for c in CONVERSATIONS],
