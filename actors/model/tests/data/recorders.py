@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import torch
-from common import VARIANTS, fnv, tokens, units, variant, weight
+from common import VARIANTS, tokens, units, weight
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -170,6 +170,11 @@ def adapter(out, _cache):
     model.peft_config["default"].base_model_name_or_path = "base"
     model.save_pretrained(place, save_embedding_layers=False)
     (place / "README.md").unlink(missing_ok=True)
+    # PEFT writes a set, in another order every time.
+    written = place / "adapter_config.json"
+    config = json.loads(written.read_text())
+    config["target_modules"].sort()
+    written.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     save_file({"logits": logits[::8].contiguous()}, out / "adapter.safetensors")
 
 
