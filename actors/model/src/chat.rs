@@ -6,12 +6,15 @@
 //!
 //! ChatML (SmolLM2, Qwen) is rendered directly, with the special tokens put in by id:
 //! text of the environment that happens to contain `<|im_end|>` stays text and cannot
-//! end a turn. Other formats run the model's Jinja template on growing prefixes.
+//! end a turn. Other formats run the model's Jinja template on growing prefixes. Which of
+//! the two a model gets: `chat_format`.
 
+use crate::chat_format::{Format, detect};
 use crate::error::ModelError;
 use crate::template::Template;
-use crate::tokenizer::TokenizerParts;
+use crate::tokenizer::{Prefix, TokenizerParts};
 use gametape_schemas::{ChatMessage, Role};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokenizers::Tokenizer;
 
@@ -33,25 +36,18 @@ impl Rendered {
 }
 
 #[derive(Debug)]
-enum Format {
-    /// `<|im_start|>role\ncontent<|im_end|>\n`.
-    ChatMl {
-        start: u32,
-        end: u32,
-        /// What the template puts first when there is no system turn.
-        default_system: Option<String>,
-    },
-    /// Anything else.
-    Template,
-}
-
-#[derive(Debug)]
 struct Inner {
     parts: TokenizerParts,
     /// Takes special tokens in a text as text.
     plain: Tokenizer,
     /// Recognises special tokens in a text; only for templates.
     special: Tokenizer,
+    /// Where a space is put that the text has not, and the pair of tokenizers (plain,
+    /// special) that put none: `None` where these do not either.
+    prefix: Prefix,
+    inside: Option<(Tokenizer, Tokenizer)>,
+    /// Tokens that are matched before anything else.
+    added: HashSet<u32>,
     template: Option<Template>,
     format: Format,
     stops: Vec<u32>,
@@ -62,9 +58,6 @@ struct Inner {
 pub struct ChatTokenizer {
     inner: Arc<Inner>,
 }
-
-const IM_START: &str = "<|im_start|>";
-const IM_END: &str = "<|im_end|>";
 
 impl ChatTokenizer {
     /// Builds the tokenizer; `eos_ids` are the end tokens that the model's
@@ -85,7 +78,7 @@ impl ChatTokenizer {
             )?),
             None => None,
         };
-        let format = detect_format(&plain, template.as_ref())?;
+        let format = detect(&plain, template.as_ref())?;
         let mut stops = eos_ids.to_vec();
         stops.extend(parts.eos.as_deref().and_then(|t| plain.token_to_id(t)));
         if let Format::ChatMl { end, .. } = format {
@@ -97,11 +90,23 @@ impl ChatTokenizer {
         }
         stops.sort_unstable();
         stops.dedup();
+        let prefix = parts.prefix();
+        let inside = match prefix {
+            Prefix::None => None,
+            _ => {
+                let parts = parts.without_prefix();
+                Some((parts.build(true)?, parts.build(false)?))
+            }
+        };
+        let added = special.get_added_tokens_decoder().into_keys().collect();
         Ok(Self {
             inner: Arc::new(Inner {
                 parts,
                 plain,
                 special,
+                prefix,
+                inside,
+                added,
                 template,
                 format,
                 stops,
@@ -136,6 +141,59 @@ impl ChatTokenizer {
     /// When the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         encode_with(&self.inner.plain, text)
+    }
+
+    /// Tokens of a text that follows other text: as [`Self::encode`], without the space
+    /// that SentencePiece puts before a text.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode_inside(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        match &self.inner.inside {
+            Some((plain, _)) => encode_with(plain, text),
+            None => self.encode(text),
+        }
+    }
+
+    /// Tokens of plain text right behind a special token.
+    fn encode_after_special(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        match self.inner.prefix {
+            Prefix::First => self.encode_inside(text),
+            Prefix::None | Prefix::EveryPiece => self.encode(text),
+        }
+    }
+
+    /// Appends text of a template, as transformers would tokenise it in the middle of
+    /// what is there.
+    fn push_text(&self, out: &mut Rendered, text: &str, loss: bool) -> Result<(), ModelError> {
+        let tokens = self.continued(out.tokens.last(), text)?;
+        out.push(&tokens, loss);
+        Ok(())
+    }
+
+    fn continued(&self, last: Option<&u32>, text: &str) -> Result<Vec<u32>, ModelError> {
+        let inner = &self.inner;
+        let (Some((_, inside)), Some(last)) = (&inner.inside, last) else {
+            return self.encode_with_special(text);
+        };
+        if inner.prefix == Prefix::First {
+            return encode_with(inside, text);
+        }
+        if inner.added.contains(last) {
+            return self.encode_with_special(text);
+        }
+        // No space up to the next special token, and again one behind it.
+        let encoding = inside
+            .encode(text, false)
+            .map_err(|e| ModelError::Tokenizer(e.to_string()))?;
+        let ids = encoding.get_ids();
+        let Some(first) = ids.iter().position(|t| inner.added.contains(t)) else {
+            return Ok(ids.to_vec());
+        };
+        let cut = encoding.get_offsets().get(first).map_or(0, |o| o.0);
+        let mut out = ids.get(..first).unwrap_or_default().to_vec();
+        out.extend(self.encode_with_special(text.get(cut..).unwrap_or_default())?);
+        Ok(out)
     }
 
     /// Tokens of a text in which special tokens are recognised, as transformers does.
@@ -216,18 +274,18 @@ impl ChatTokenizer {
         (start, end): (u32, u32),
         default_system: Option<&str>,
     ) -> Result<Rendered, ModelError> {
-        let newline = self.encode("\n")?;
-        let speaks = self.encode("assistant\n")?;
+        let newline = self.encode_after_special("\n")?;
+        let speaks = self.encode_after_special("assistant\n")?;
         let mut out = Rendered::default();
         let turn = |out: &mut Rendered, role: Role, content: &str, loss: bool| {
             out.push(&[start], false);
             if role == Role::Assistant {
                 // Cut where sampling begins.
                 out.push(&speaks, false);
-                out.push(&self.encode(content)?, loss);
+                out.push(&self.encode_inside(content)?, loss);
             } else {
                 out.push(
-                    &self.encode(&format!("{}\n{content}", role.as_str()))?,
+                    &self.encode_after_special(&format!("{}\n{content}", role.as_str()))?,
                     false,
                 );
             }
@@ -278,19 +336,20 @@ impl ChatTokenizer {
             if message.role == Role::Assistant {
                 let header = grown(&done, &self.template_text(before, true)?)?;
                 done.push_str(&header);
-                out.push(&self.encode_with_special(&header)?, false);
+                self.push_text(&mut out, &header, false)?;
                 let rest = grown(&done, &text)?;
-                let (body, tail) = self.split_after_stop(&self.encode_with_special(&rest)?);
+                let rest = self.continued(out.tokens.last(), &rest)?;
+                let (body, tail) = self.split_after_stop(&rest);
                 out.push(&body, message.train);
                 out.push(&tail, false);
             } else {
-                out.push(&self.encode_with_special(&grown(&done, &text)?)?, false);
+                self.push_text(&mut out, &grown(&done, &text)?, false)?;
             }
             done = text;
         }
         if add_generation_prompt {
             let header = grown(&done, &self.template_text(messages, true)?)?;
-            out.push(&self.encode_with_special(&header)?, false);
+            self.push_text(&mut out, &header, false)?;
         }
         Ok(out)
     }
@@ -311,79 +370,4 @@ fn encode_with(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, ModelError
         .encode_fast(text, false)
         .map_err(|e| ModelError::Tokenizer(e.to_string()))?;
     Ok(encoding.get_ids().to_vec())
-}
-
-fn chatml_text(messages: &[ChatMessage], prompt: bool, system: Option<&str>) -> String {
-    let mut out = String::new();
-    if let Some(system) = system
-        && messages.first().is_none_or(|m| m.role != Role::System)
-    {
-        out.push_str(&format!("{IM_START}system\n{system}{IM_END}\n"));
-    }
-    for m in messages {
-        let role = m.role.as_str();
-        out.push_str(&format!("{IM_START}{role}\n{}{IM_END}\n", m.content));
-    }
-    if prompt {
-        out.push_str(&format!("{IM_START}assistant\n"));
-    }
-    out
-}
-
-/// ChatML when the template says exactly what the direct renderer says on probes.
-fn detect_format(tokenizer: &Tokenizer, template: Option<&Template>) -> Result<Format, ModelError> {
-    let ids = tokenizer
-        .token_to_id(IM_START)
-        .zip(tokenizer.token_to_id(IM_END));
-    let (Some(template), Some((start, end))) = (template, ids) else {
-        return match (template, ids) {
-            (Some(_), None) => Ok(Format::Template),
-            (_, Some((start, end))) => Ok(Format::ChatMl {
-                start,
-                end,
-                default_system: None,
-            }),
-            (None, None) => Err(ModelError::Template(
-                "the model has none, and no <|im_start|> token to assume ChatML by".to_owned(),
-            )),
-        };
-    };
-    let say = |role, text: &str| ChatMessage::new(role, text);
-    let ask = [say(Role::User, "  probe one\n")];
-    let Ok(text) = template.render(&ask, false) else {
-        return Ok(Format::Template);
-    };
-    // What comes before the first turn is the default system turn, if there is one.
-    let default_system = text
-        .strip_suffix(&chatml_text(&ask, false, None))
-        .and_then(|t| t.strip_prefix(&format!("{IM_START}system\n")))
-        .and_then(|t| t.strip_suffix(&format!("{IM_END}\n")))
-        .map(str::to_owned);
-    let long = [
-        say(Role::System, " be brief "),
-        say(Role::User, "a\n\nb "),
-        say(Role::Assistant, " view x.py f\n"),
-        say(Role::User, "1: {{ x }}"),
-        say(Role::Assistant, "submit"),
-    ];
-    let probes: [&[ChatMessage]; 5] = [
-        &ask,
-        &long,
-        long.get(1..).unwrap_or_default(),
-        long.get(..2).unwrap_or_default(),
-        long.get(..4).unwrap_or_default(),
-    ];
-    for probe in probes {
-        for prompt in [false, true] {
-            let direct = chatml_text(probe, prompt, default_system.as_deref());
-            if template.render(probe, prompt).ok() != Some(direct) {
-                return Ok(Format::Template);
-            }
-        }
-    }
-    Ok(Format::ChatMl {
-        start,
-        end,
-        default_system,
-    })
 }

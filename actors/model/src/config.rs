@@ -65,6 +65,30 @@ pub enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
+    /// Dynamic NTK: the base grows with the row once the row is longer than pre-training's
+    /// context, so every row has frequencies of its own.
+    Dynamic {
+        /// How many times longer the context becomes.
+        factor: f64,
+        /// Context of pre-training.
+        original_max_positions: f64,
+    },
+    /// YaRN: fast pairs are kept, slow ones divided, a ramp in between; rotated heads
+    /// are stretched by a constant.
+    Yarn {
+        /// The divisor of slow pairs.
+        factor: f64,
+        /// Context of pre-training.
+        original_max_positions: f64,
+        /// Pairs that turn more often than this within that context are kept.
+        beta_fast: f64,
+        /// Pairs that turn less often than this are divided.
+        beta_slow: f64,
+        /// What cosines and sines are multiplied with.
+        attention_factor: f64,
+        /// Whether the ends of the ramp are rounded to whole pairs.
+        truncate: bool,
+    },
     /// Llama 3.1's smooth blend: low frequencies divided, high ones kept.
     Llama3 {
         /// The divisor of low frequencies.
@@ -194,6 +218,8 @@ impl ModelConfig {
             .or_else(|| rope?.get("rope_theta")?.as_f64())
             .unwrap_or(10_000.0);
         let heads = raw.num_attention_heads;
+        let positions = raw.max_position_embeddings.unwrap_or(2048);
+        let rope_scaling = parse_rope_scaling(rope, positions, path)?;
         let config = Self {
             family,
             hidden: raw.hidden_size,
@@ -207,12 +233,12 @@ impl ModelConfig {
             ffn: raw.intermediate_size,
             vocab: raw.vocab_size,
             rope_theta,
-            rope_scaling: parse_rope_scaling(rope)?,
+            rope_scaling,
             norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
             tie_embeddings: raw.tie_word_embeddings.unwrap_or(false),
             attention_bias: raw.attention_bias.unwrap_or(family == Family::Qwen2),
             qk_norm: family == Family::Qwen3,
-            max_positions: raw.max_position_embeddings.unwrap_or(2048),
+            max_positions: rope_scaling.context(positions),
             bos_token_id: raw.bos_token_id,
             eos_token_ids: match raw.eos_token_id {
                 Some(OneOrMany::One(id)) => vec![id],
@@ -275,12 +301,22 @@ impl ModelConfig {
             "num_key_value_heads": self.kv_heads,
             "head_dim": self.head_dim,
             "vocab_size": self.vocab,
-            "max_position_embeddings": self.max_positions,
+            "max_position_embeddings": match self.rope_scaling {
+                // Hugging Face keeps the context of pre-training here.
+                RopeScaling::Dynamic { original_max_positions, .. } => original_max_positions as usize,
+                _ => self.max_positions,
+            },
             "rms_norm_eps": self.norm_eps,
             "rope_theta": self.rope_theta,
             "rope_scaling": match self.rope_scaling {
                 RopeScaling::None => Value::Null,
                 RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+                RopeScaling::Dynamic { factor, .. } => json!({"rope_type": "dynamic", "factor": factor}),
+                RopeScaling::Yarn { factor, original_max_positions, beta_fast, beta_slow, attention_factor, truncate } => json!({
+                    "rope_type": "yarn", "factor": factor, "beta_fast": beta_fast, "beta_slow": beta_slow,
+                    "attention_factor": attention_factor, "truncate": truncate,
+                    "original_max_position_embeddings": original_max_positions as i64,
+                }),
                 RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => json!({
                     "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
                     "high_freq_factor": high_freq_factor,
@@ -337,7 +373,23 @@ impl ModelConfig {
     }
 }
 
-fn parse_rope_scaling(value: Option<&Value>) -> Result<RopeScaling, ModelError> {
+impl RopeScaling {
+    /// The longest context of a model whose `config.json` says `positions`. Only dynamic
+    /// NTK goes beyond: there the number is pre-training's context, and the factor says
+    /// how much longer rows may be.
+    fn context(&self, positions: usize) -> usize {
+        match self {
+            Self::Dynamic { factor, .. } => (positions as f64 * factor.clamp(1.0, 1e6)) as usize,
+            _ => positions,
+        }
+    }
+}
+
+fn parse_rope_scaling(
+    value: Option<&Value>,
+    positions: usize,
+    path: &Path,
+) -> Result<RopeScaling, ModelError> {
     let Some(value) = value.filter(|v| v.is_object()) else {
         return Ok(RopeScaling::None);
     };
@@ -346,20 +398,46 @@ fn parse_rope_scaling(value: Option<&Value>) -> Result<RopeScaling, ModelError> 
         .or_else(|| value.get("type"))
         .and_then(Value::as_str)
         .unwrap_or("default");
+    // Zero and null mean the default, as in transformers.
+    let optional = |key: &str| {
+        let number = value.get(key).and_then(Value::as_f64);
+        number.filter(|n| *n > 0.0 && n.is_finite())
+    };
     let number = |key: &str| {
-        value
-            .get(key)
-            .and_then(Value::as_f64)
-            .filter(|n| *n > 0.0)
-            .ok_or_else(|| {
-                ModelError::Request(format!("config.json: rope_scaling has no usable `{key}`"))
-            })
+        optional(key).ok_or_else(|| {
+            ModelError::format(path, format!("`rope_scaling` has no usable `{key}`"))
+        })
     };
     match kind {
         "default" => Ok(RopeScaling::None),
         "linear" => Ok(RopeScaling::Linear {
             factor: number("factor")?,
         }),
+        "dynamic" => Ok(RopeScaling::Dynamic {
+            factor: number("factor")?,
+            original_max_positions: positions as f64,
+        }),
+        "yarn" => {
+            let factor = number("factor")?;
+            let attention_factor =
+                optional("attention_factor").unwrap_or_else(|| {
+                    match optional("mscale").zip(optional("mscale_all_dim")) {
+                        Some((scale, all)) => {
+                            yarn_stretch(factor, scale) / yarn_stretch(factor, all)
+                        }
+                        None => yarn_stretch(factor, 1.0),
+                    }
+                });
+            Ok(RopeScaling::Yarn {
+                factor,
+                original_max_positions: optional("original_max_position_embeddings")
+                    .unwrap_or(positions as f64),
+                beta_fast: optional("beta_fast").unwrap_or(32.0),
+                beta_slow: optional("beta_slow").unwrap_or(1.0),
+                attention_factor,
+                truncate: value.get("truncate").and_then(Value::as_bool) != Some(false),
+            })
+        }
         "llama3" => Ok(RopeScaling::Llama3 {
             factor: number("factor")?,
             low_freq_factor: number("low_freq_factor")?,
@@ -368,8 +446,16 @@ fn parse_rope_scaling(value: Option<&Value>) -> Result<RopeScaling, ModelError> 
         }),
         other => Err(ModelError::Unsupported {
             what: format!("the RoPE scaling `{other}`"),
-            supported: "default, linear, llama3".to_owned(),
+            supported: "default, linear, dynamic, yarn, llama3".to_owned(),
         }),
+    }
+}
+
+/// YaRN's stretch of attention for a factor (its paper, §3.4).
+pub(crate) fn yarn_stretch(factor: f64, scale: f64) -> f64 {
+    match factor <= 1.0 {
+        true => 1.0,
+        false => 0.1 * scale * factor.ln() + 1.0,
     }
 }
 

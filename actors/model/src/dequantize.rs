@@ -1,8 +1,9 @@
 //! Block formats of GGUF to f32.
 //!
 //! A block holds 32 weights (256 for the K kinds) as small integers with a scale:
-//! Q8_0 `d·q`; Q4_0 `d·(q−8)`; Q4_1 `d·q + m`; Q4_K and Q6_K have scales for
-//! sub-blocks that are themselves quantised.
+//! Q8_0 `d·q`; Q4_0 `d·(q−8)`; Q4_1 `d·q + m`; Q5_0 and Q5_1 the same with a fifth bit
+//! kept apart; Q4_K, Q5_K and Q6_K have scales for sub-blocks that are themselves
+//! quantised.
 
 use crate::error::ModelError;
 use half::{bf16, f16};
@@ -22,8 +23,14 @@ pub enum Format {
     Q4_0,
     /// 4 bits, scale and minimum.
     Q4_1,
+    /// 5 bits, one scale.
+    Q5_0,
+    /// 5 bits, scale and minimum.
+    Q5_1,
     /// 4 bits in 8 sub-blocks of 32.
     Q4K,
+    /// 5 bits in 8 sub-blocks of 32.
+    Q5K,
     /// 6 bits in 16 sub-blocks of 16.
     Q6K,
 }
@@ -39,14 +46,18 @@ impl Format {
             1 => Self::F16,
             2 => Self::Q4_0,
             3 => Self::Q4_1,
+            6 => Self::Q5_0,
+            7 => Self::Q5_1,
             8 => Self::Q8_0,
             12 => Self::Q4K,
+            13 => Self::Q5K,
             14 => Self::Q6K,
             30 => Self::BF16,
             other => {
                 return Err(ModelError::Unsupported {
                     what: format!("the GGUF number format {other} of `{tensor}`"),
-                    supported: "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q6_K".to_owned(),
+                    supported: "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"
+                        .to_owned(),
                 });
             }
         })
@@ -56,8 +67,8 @@ impl Format {
     pub fn block(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => 32,
-            Self::Q4K | Self::Q6K => 256,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
@@ -69,7 +80,10 @@ impl Format {
             Self::Q8_0 => 34,
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
             Self::Q4K => 144,
+            Self::Q5K => 176,
             Self::Q6K => 210,
         }
     }
@@ -124,7 +138,18 @@ pub fn dequantize(format: Format, raw: &[u8]) -> Vec<f32> {
                 out.extend(q.iter().map(|b| d * f32::from(b & 15) + m));
                 out.extend(q.iter().map(|b| d * f32::from(b >> 4) + m));
             }
+            Format::Q5_0 => {
+                let d = half_at(block, 0);
+                let q = five_bits(block, 2);
+                out.extend(q.iter().map(|q| d * (f32::from(*q) - 16.0)));
+            }
+            Format::Q5_1 => {
+                let (d, m) = (half_at(block, 0), half_at(block, 2));
+                let q = five_bits(block, 4);
+                out.extend(q.iter().map(|q| d * f32::from(*q) + m));
+            }
             Format::Q4K => q4_k(block, &mut out),
+            Format::Q5K => q5_k(block, &mut out),
             Format::Q6K => q6_k(block, &mut out),
         }
     }
@@ -162,6 +187,41 @@ fn q4_k(block: &[u8], out: &mut Vec<f32>) {
         out.extend(q.iter().map(|b| d * s * f32::from(b & 15) - dmin * m));
         let (s, m) = scale_and_minimum(&packed, 2 * i + 1);
         out.extend(q.iter().map(|b| d * s * f32::from(b >> 4) - dmin * m));
+    }
+}
+
+/// 32 numbers of five bits: 4 bytes of fifth bits from `at`, then 16 bytes of nibbles
+/// (numbers 0–15 low, 16–31 high).
+fn five_bits(block: &[u8], at: usize) -> [u8; 32] {
+    let mut fifth = [0; 4];
+    fifth.copy_from_slice(block.get(at..at + 4).unwrap_or(&[0; 4]));
+    let fifth = u32::from_le_bytes(fifth);
+    let mut out = [0; 32];
+    for (i, q) in out.iter_mut().enumerate() {
+        let byte = block.get(at + 4 + i % 16).copied().unwrap_or(0);
+        let low = if i < 16 { byte & 15 } else { byte >> 4 };
+        *q = low | ((((fifth >> i) & 1) as u8) << 4);
+    }
+    out
+}
+
+/// 176 bytes: as Q4_K, with 32 bytes of fifth bits before the nibbles; bit `j` of byte
+/// `l` belongs to number `l` of sub-block `j`.
+fn q5_k(block: &[u8], out: &mut Vec<f32>) {
+    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
+    let mut packed = [0; 12];
+    packed.copy_from_slice(block.get(4..16).unwrap_or(&[0; 12]));
+    let high = block.get(16..48).unwrap_or(&[0; 32]);
+    let low = block.get(48..).unwrap_or_default();
+    for (i, nibbles) in low.chunks_exact(32).enumerate() {
+        for j in [2 * i, 2 * i + 1] {
+            let (s, m) = scale_and_minimum(&packed, j);
+            out.extend(nibbles.iter().zip(high).map(|(b, h)| {
+                let four = if j % 2 == 0 { b & 15 } else { b >> 4 };
+                let q = four | (((h >> j) & 1) << 4);
+                d * s * f32::from(q) - dmin * m
+            }));
+        }
     }
 }
 
@@ -267,6 +327,6 @@ mod tests {
             [-3.0]
         );
         assert_eq!(dequantize(Format::F32, &7.0f32.to_le_bytes()), [7.0]);
-        assert!(Format::from_id(13, "x").is_err());
+        assert!(Format::from_id(10, "x").is_err());
     }
 }

@@ -8,7 +8,7 @@
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::kv::Storage;
-use crate::rope::RopeRows;
+use crate::rope::{RopeRows, Span};
 use crate::transformer::{Linear, Transformer, rms_norm};
 use tch::{Device, Kind, Tensor};
 
@@ -180,17 +180,16 @@ impl Engine {
         let _no_grad = tch::no_grad_guard();
         let device = self.model.device;
         let mut tokens = Vec::new();
-        let mut positions = Vec::new();
+        let mut spans = Vec::with_capacity(rows.len());
         let mut last = Vec::new();
         for row in rows {
             tokens.extend_from_slice(&row.tokens);
-            positions.extend(row.past..row.past + row.tokens.len() as i64);
+            spans.push(Span::after(row.past, row.tokens.len() as i64));
             last.push(tokens.len() as i64 - 1);
         }
         let tokens = Tensor::f_from_slice(&tokens)?.f_to_device(device)?;
-        let positions = Tensor::f_from_slice(&positions)?.f_to_device(device)?;
         let last = Tensor::f_from_slice(&last)?.f_to_device(device)?;
-        let rope = self.model.rope.rows(&positions)?;
+        let rope = self.model.rope.rows(&spans)?;
         let masks = rows
             .iter()
             .map(|row| self.continuation_mask(row))
@@ -305,10 +304,8 @@ impl Engine {
         } = self.model.config;
         let rows = tokens.len() as i64;
         let device = self.model.device;
-        let rope = self
-            .model
-            .rope
-            .rows(&Tensor::f_from_slice(positions)?.f_to_device(device)?)?;
+        let spans: Vec<Span> = positions.iter().map(|p| Span::after(*p, 1)).collect();
+        let rope = self.model.rope.rows(&spans)?;
         // The heads of a group are the queries of one key/value head: no key is copied.
         let shape = [rows, kv_heads, heads / kv_heads, head_dim];
         let mask = match mask {

@@ -250,21 +250,6 @@ impl Gguf {
         let required = |key: &str| {
             optional(key).ok_or_else(|| bad(format!("no `{name}.{key}` in the metadata")))
         };
-        if let Some(scaling) = self.text(&format!("{name}.rope.scaling.type"))
-            && scaling != "none"
-            && scaling != "linear"
-        {
-            return Err(ModelError::Unsupported {
-                what: format!("the RoPE scaling `{scaling}` in GGUF"),
-                supported: "none, linear".to_owned(),
-            });
-        }
-        if self.tensors.contains_key("rope_freqs.weight") {
-            return Err(ModelError::Unsupported {
-                what: "RoPE frequency factors in GGUF (Llama 3.1)".to_owned(),
-                supported: "the Hugging Face directory of the same model".to_owned(),
-            });
-        }
         let heads = required("attention.head_count")?;
         let hidden = required("embedding_length")?;
         let vocab = match self.tensors.get("token_embd.weight") {
@@ -284,10 +269,7 @@ impl Gguf {
             rope_theta: self
                 .number(&format!("{name}.rope.freq_base"))
                 .unwrap_or(10_000.0),
-            rope_scaling: match self.number(&format!("{name}.rope.scaling.factor")) {
-                Some(factor) if factor > 0.0 && factor != 1.0 => RopeScaling::Linear { factor },
-                _ => RopeScaling::None,
-            },
+            rope_scaling: self.rope_scaling(name)?,
             // The file has an f32: print it shortest and read it back, 1e-5 stays 1e-5.
             norm_eps: self
                 .number(&format!("{name}.attention.layer_norm_rms_epsilon"))
@@ -301,6 +283,51 @@ impl Gguf {
             eos_token_ids: id("tokenizer.ggml.eos_token_id").into_iter().collect(),
         };
         config.check(path)?;
+        Ok(config)
+    }
+
+    /// What the metadata says about stretching rotary frequencies. Llama 3's frequency
+    /// factors are a tensor and not metadata: [`Self::config_with`] reads them.
+    fn rope_scaling(&self, name: &str) -> Result<RopeScaling, ModelError> {
+        let number = |key: &str| {
+            self.number(&format!("{name}.rope.scaling.{key}"))
+                .filter(|n| *n > 0.0 && n.is_finite())
+        };
+        let factor = number("factor").unwrap_or(1.0);
+        let kind = self.text(&format!("{name}.rope.scaling.type"));
+        match kind.unwrap_or("linear") {
+            "none" => Ok(RopeScaling::None),
+            "linear" if factor == 1.0 => Ok(RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear { factor }),
+            "yarn" => Ok(RopeScaling::Yarn {
+                factor,
+                original_max_positions: number("original_context_length")
+                    .or_else(|| self.number(&format!("{name}.context_length")))
+                    .unwrap_or(2048.0),
+                beta_fast: number("yarn_beta_fast").unwrap_or(32.0),
+                beta_slow: number("yarn_beta_slow").unwrap_or(1.0),
+                attention_factor: number("attn_factor").unwrap_or(1.0)
+                    * crate::config::yarn_stretch(factor, 1.0),
+                truncate: true,
+            }),
+            other => Err(ModelError::Unsupported {
+                what: format!("the RoPE scaling `{other}` in GGUF"),
+                supported: "none, linear, yarn, and Llama 3's frequency factors".to_owned(),
+            }),
+        }
+    }
+
+    /// The shape of the model with Llama 3's frequency factors, where the file has them.
+    ///
+    /// # Errors
+    /// As [`Self::config`], and when the factors are of no known kind.
+    pub fn config_with(&self, bytes: &[u8], path: &Path) -> Result<ModelConfig, ModelError> {
+        let mut config = self.config(path)?;
+        if let Some(info) = self.tensors.get("rope_freqs.weight") {
+            let raw = bytes.get(info.offset..info.offset + info.bytes);
+            let factors = dequantize(info.format, raw.unwrap_or_default());
+            config.rope_scaling = frequency_factors(&factors, &config)?;
+        }
         Ok(config)
     }
 
@@ -333,6 +360,41 @@ impl Gguf {
         }
         Ok(out)
     }
+}
+
+/// The parameters of Llama 3's scaling behind per-pair divisors. llama.cpp keeps only
+/// the divisors; what transformers needs is found again by trying what Meta released.
+fn frequency_factors(factors: &[f32], config: &ModelConfig) -> Result<RopeScaling, ModelError> {
+    let plain = ModelConfig {
+        rope_scaling: RopeScaling::None,
+        ..config.clone()
+    };
+    let wanted: Vec<f64> = crate::rope::frequencies(&plain, 1)
+        .into_iter()
+        .zip(factors)
+        .map(|(f, factor)| f / f64::from(*factor))
+        .collect();
+    for factor in [8.0, 32.0, 16.0, 4.0] {
+        let scaling = RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_positions: 8192.0,
+        };
+        let tried = ModelConfig {
+            rope_scaling: scaling,
+            ..config.clone()
+        };
+        let same = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-4 * b.abs();
+        let frequencies = crate::rope::frequencies(&tried, 1);
+        if frequencies.len() == factors.len() && frequencies.iter().zip(&wanted).all(same) {
+            return Ok(scaling);
+        }
+    }
+    Err(ModelError::Unsupported {
+        what: "RoPE frequency factors in GGUF that are not Llama 3's".to_owned(),
+        supported: "the Hugging Face directory of the same model".to_owned(),
+    })
 }
 
 /// Heads of a tensor whose rows llama.cpp reordered: q and k of the llama family only.

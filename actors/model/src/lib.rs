@@ -2,15 +2,15 @@
 //!
 //! In reading order:
 //! - [`config`]: the shape of a model, from `config.json` or GGUF metadata
-//! - [`weights`]: named tensors; [`mod@load`]: models on disk, both ways; [`gguf`] and
-//!   [`dequantize`]: llama.cpp's file format
+//! - [`weights`]: named tensors; [`mod@load`] and [`mod@save`]: models on disk;
+//!   [`adapter`]: PEFT adapters on disk; [`gguf`] and [`dequantize`]: llama.cpp's format
 //! - [`transformer`]: the forward pass over ragged rows; [`rope`]: positions
 //! - [`chat`]: conversations to tokens and back; [`tokenizer`], [`template`]: its parts
 //! - [`sampler`]: batched sampling with a KV cache; [`draw`]: one token from a distribution
 //! - [`score`]: log-probabilities of given answers
 //! - [`host`]: the thread that owns the models, and the actor in front of it
-//! - [`train`]: fine-tuning step by step; [`packed`]: its forward pass; [`optimizer`]:
-//!   AdamW and the schedule; [`lora`]: adapters
+//! - [`train`]: fine-tuning step by step; [`packed`]: its forward pass; [`precision`]: its
+//!   number format; [`optimizer`]: AdamW and the schedule; [`lora`]: adapters
 //! - [`mod@inspect`]: what a model on disk is, before anything is loaded
 //! - [`tiny`]: a random model for tests and the smoke profile
 //! - [`memory`]: freed memory goes back to the system
@@ -18,7 +18,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod adapter;
 pub mod chat;
+mod chat_format;
 pub mod config;
 pub mod dequantize;
 pub mod draw;
@@ -33,13 +35,16 @@ pub mod lora;
 pub mod memory;
 pub mod optimizer;
 pub mod packed;
+pub mod precision;
 pub mod rope;
 pub mod sampler;
+pub mod save;
 pub mod score;
 pub mod template;
 pub mod tiny;
 pub mod tokenizer;
 pub mod train;
+mod train_error;
 mod train_setup;
 mod train_state;
 pub mod transformer;

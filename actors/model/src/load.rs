@@ -1,14 +1,17 @@
-//! Models on disk: a Hugging Face directory or a GGUF file, read and written.
+//! Models on disk: a Hugging Face directory, a GGUF file, or a PEFT adapter beside the
+//! model that it belongs to.
 
+use crate::adapter;
 use crate::chat::ChatTokenizer;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::gguf::Gguf;
+pub use crate::save::{save_directory, write_safetensors_file};
 use crate::tokenizer::TokenizerParts;
 use crate::weights::Weights;
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde_json::{Value, json};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,12 +28,22 @@ pub struct Loaded {
     pub tokenizer: ChatTokenizer,
 }
 
-/// Reads a Hugging Face directory or a GGUF file.
+/// Reads a Hugging Face directory, a GGUF file, or the directory of a PEFT adapter (its
+/// base model is read too, and the adapter merged into it).
 ///
 /// # Errors
 /// When something is missing, truncated or not supported.
 pub fn load(path: &Path) -> Result<Loaded, ModelError> {
     let _no_grad = tch::no_grad_guard();
+    if adapter::is_adapter(path) {
+        let mut loaded = load_model(&adapter::base_of(path)?)?;
+        adapter::merge_into(&mut loaded.weights, &loaded.config, path)?;
+        return Ok(loaded);
+    }
+    load_model(path)
+}
+
+fn load_model(path: &Path) -> Result<Loaded, ModelError> {
     if path.is_dir() {
         let (config, parts) = read_directory_head(path)?;
         let tokenizer = ChatTokenizer::new(parts, &config.eos_token_ids)?;
@@ -43,7 +56,7 @@ pub fn load(path: &Path) -> Result<Loaded, ModelError> {
     }
     let map = map_file(path)?;
     let gguf = Gguf::parse(&map, path)?;
-    let config = gguf.config(path)?;
+    let config = gguf.config_with(&map, path)?;
     let tokenizer = ChatTokenizer::new(TokenizerParts::from_gguf(&gguf)?, &config.eos_token_ids)?;
     let weights = gguf.weights(&map, &config, path)?;
     Ok(Loaded {
@@ -58,12 +71,18 @@ pub fn load(path: &Path) -> Result<Loaded, ModelError> {
 /// # Errors
 /// As [`load`].
 pub fn load_tokenizer(path: &Path) -> Result<(ModelConfig, ChatTokenizer), ModelError> {
+    if adapter::is_adapter(path) {
+        return load_tokenizer(&adapter::base_of(path)?);
+    }
     let (config, parts) = if path.is_dir() {
         read_directory_head(path)?
     } else {
         let map = map_file(path)?;
         let gguf = Gguf::parse(&map, path)?;
-        (gguf.config(path)?, TokenizerParts::from_gguf(&gguf)?)
+        (
+            gguf.config_with(&map, path)?,
+            TokenizerParts::from_gguf(&gguf)?,
+        )
     };
     let tokenizer = ChatTokenizer::new(parts, &config.eos_token_ids)?;
     Ok((config, tokenizer))
@@ -84,7 +103,7 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap, ModelError> {
     unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))
 }
 
-fn read_text(path: &Path) -> Result<Option<String>, ModelError> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, ModelError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -92,7 +111,7 @@ fn read_text(path: &Path) -> Result<Option<String>, ModelError> {
     }
 }
 
-fn need_text(path: PathBuf) -> Result<String, ModelError> {
+pub(crate) fn need_text(path: PathBuf) -> Result<String, ModelError> {
     read_text(&path)?.ok_or_else(|| ModelError::Missing {
         path,
         what: "this file of the model is missing".to_owned(),
@@ -215,122 +234,4 @@ pub fn read_safetensors_file(path: &Path, out: &mut Weights) -> Result<(), Model
         out.tensors.insert(name, tensor);
     }
     Ok(())
-}
-
-/// Writes tensors as one safetensors file, in f32 unless they are half formats, and
-/// syncs it.
-///
-/// # Errors
-/// When libtorch or the disk refuses.
-pub fn write_safetensors_file(path: &Path, weights: &Weights) -> Result<(), ModelError> {
-    let mut parts = Vec::with_capacity(weights.tensors.len());
-    for (name, tensor) in &weights.tensors {
-        let kind = tensor.f_kind()?;
-        let dtype = match kind {
-            Kind::Float => Dtype::F32,
-            Kind::Half => Dtype::F16,
-            Kind::BFloat16 => Dtype::BF16,
-            Kind::Double => Dtype::F64,
-            other => {
-                return Err(ModelError::Unsupported {
-                    what: format!("saving {other:?} (`{name}`)"),
-                    supported: "F64, F32, F16, BF16".to_owned(),
-                });
-            }
-        };
-        let tensor = tensor
-            .detach()
-            .f_to_device(tch::Device::Cpu)?
-            .f_contiguous()?;
-        let numel = tensor.numel();
-        let mut bytes = vec![0u8; numel * kind.elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut bytes, numel)?;
-        let shape: Vec<usize> = tensor.size().iter().map(|n| *n as usize).collect();
-        parts.push((name.as_str(), dtype, shape, bytes));
-    }
-    let mut views = Vec::with_capacity(parts.len());
-    for (name, dtype, shape, bytes) in &parts {
-        let view = TensorView::new(*dtype, shape.clone(), bytes)
-            .map_err(|e| ModelError::format(path, e.to_string()))?;
-        views.push((*name, view));
-    }
-    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path)
-        .map_err(|e| ModelError::io(path, std::io::Error::other(e.to_string())))?;
-    sync(path)
-}
-
-fn sync(path: &Path) -> Result<(), ModelError> {
-    File::open(path)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| ModelError::io(path, e))
-}
-
-/// Writes a Hugging Face directory that transformers and vLLM load. The directory
-/// appears whole or not at all; one that was there is replaced.
-///
-/// # Errors
-/// When libtorch or the disk refuses.
-pub fn save_directory(
-    directory: &Path,
-    config: &ModelConfig,
-    weights: &Weights,
-    tokenizer: &ChatTokenizer,
-) -> Result<(), ModelError> {
-    let parent = directory.parent().unwrap_or(Path::new("."));
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    std::fs::create_dir_all(parent).map_err(|e| ModelError::io(parent, e))?;
-    let staging = parent.join(format!(".{name}.partial"));
-    remove(&staging)?;
-    std::fs::create_dir(&staging).map_err(|e| ModelError::io(&staging, e))?;
-    write_safetensors_file(&staging.join("model.safetensors"), weights)?;
-    let parts = tokenizer.parts();
-    let mut extra = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": false,
-        "model_max_length": config.max_positions,
-    });
-    if let Some(map) = extra.as_object_mut() {
-        let entries = [
-            ("bos_token", &parts.bos),
-            ("eos_token", &parts.eos),
-            ("chat_template", &parts.template),
-        ];
-        for (key, text) in entries {
-            if let Some(text) = text {
-                map.insert(key.to_owned(), json!(text));
-            }
-        }
-    }
-    write_text(&staging, "config.json", &pretty(&config.to_hf_json()))?;
-    write_text(&staging, "tokenizer.json", &parts.json)?;
-    write_text(&staging, "tokenizer_config.json", &pretty(&extra))?;
-    sync(&staging)?;
-    // rename(2) replaces only an empty directory: an old one steps aside first. A crash
-    // in between leaves the old one under its other name and nothing half-written.
-    let old = parent.join(format!(".{name}.old"));
-    remove(&old)?;
-    if directory.exists() {
-        std::fs::rename(directory, &old).map_err(|e| ModelError::io(directory, e))?;
-    }
-    std::fs::rename(&staging, directory).map_err(|e| ModelError::io(directory, e))?;
-    sync(parent)?;
-    remove(&old)
-}
-
-fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
-}
-
-fn write_text(directory: &Path, name: &str, text: &str) -> Result<(), ModelError> {
-    let path = directory.join(name);
-    std::fs::write(&path, text).map_err(|e| ModelError::io(&path, e))?;
-    sync(&path)
-}
-
-fn remove(path: &Path) -> Result<(), ModelError> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ModelError::io(path, e)),
-        _ => Ok(()),
-    }
 }

@@ -14,10 +14,11 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tch::{Kind, Tensor};
 
 /// Puts adapters of `rank` with scale `alpha / rank` on all seven projections of the
-/// layers from `from_layer` up.
+/// layers from `from_layer` up. An adapter that is there already (see
+/// [`crate::adapter::attach`]) stays and is trained further.
 ///
 /// # Errors
-/// When the rank is 0, or libtorch refuses.
+/// When the rank is 0 or not that of an adapter that is there, or libtorch refuses.
 pub fn attach(
     model: &mut Transformer,
     from_layer: usize,
@@ -33,6 +34,15 @@ pub fn attach(
     for (index, layer) in model.layers.iter_mut().enumerate().skip(from_layer) {
         for (name, linear) in PROJECTIONS.iter().zip(layer.projections_mut()) {
             let (out, input) = linear.weight.size2()?;
+            if let Some(pair) = &linear.lora {
+                let there = pair.a.size2()?.0;
+                if there != rank as i64 {
+                    return Err(ModelError::Request(format!(
+                        "LoRA of rank {rank} asked for, but layer {index} has one of rank {there} on {name}"
+                    )));
+                }
+                continue;
+            }
             let name = format!("model.layers.{index}.{name}");
             let a = uniform(seed, &name, rank as i64, input)?;
             linear.lora = Some(LoraPair {

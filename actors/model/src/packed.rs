@@ -15,7 +15,7 @@
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::rope::RopeRows;
+use crate::rope::{RopeRows, Span};
 use crate::transformer::{Layer, Linear, Transformer, rms_norm};
 use tch::{Kind, Tensor};
 
@@ -57,19 +57,19 @@ impl Layout {
         let config = &model.config;
         let group = config.heads / config.kv_heads;
         let mut segments = Vec::with_capacity(lengths.len() + 1);
-        let mut positions: Vec<i64> = Vec::new();
+        let mut spans = Vec::with_capacity(lengths.len() + 1);
         if prefix > 0 {
             segments.push(prefix);
-            positions.extend(0..prefix);
+            spans.push(Span::whole(prefix));
         }
         for &length in lengths {
             if length <= 0 {
                 return Err(ModelError::Request("a row without tokens".to_owned()));
             }
             segments.push(length);
-            positions.extend(prefix..prefix + length);
+            spans.push(Span::after(prefix, length));
         }
-        let longest = positions.iter().max().map_or(0, |p| p + 1);
+        let longest = spans.iter().map(|s| s.row).max().unwrap_or(0);
         if longest as usize > config.max_positions {
             return Err(ModelError::Context {
                 tokens: longest as usize,
@@ -77,8 +77,7 @@ impl Layout {
             });
         }
         let device = model.device;
-        let positions = Tensor::f_from_slice(&positions)?.f_to_device(device)?;
-        let rope = model.rope.rows(&positions)?;
+        let rope = model.rope.rows(&spans)?;
         let rope = RopeRows {
             cos: rope.cos.f_to_kind(compute)?,
             sin: rope.sin.f_to_kind(compute)?,
@@ -256,11 +255,11 @@ pub fn layer(
 }
 
 /// Adds the adapters of projections that share their input and whose outputs lie side
-/// by side in `y`.
+/// by side in `y`; some may have none.
 fn add_adapters(y: Tensor, x: &Tensor, linears: &[&Linear]) -> Result<Tensor, ModelError> {
     let compute = x.kind();
     let pairs: Vec<_> = linears.iter().filter_map(|l| l.lora.as_ref()).collect();
-    if pairs.len() != linears.len() {
+    if pairs.is_empty() {
         return Ok(y);
     }
     let a: Vec<Tensor> = pairs
@@ -272,11 +271,24 @@ fn add_adapters(y: Tensor, x: &Tensor, linears: &[&Linear]) -> Result<Tensor, Mo
         .map(|t| t.size().first().copied().unwrap_or(0))
         .collect();
     let low = x.f_linear::<&Tensor>(&Tensor::f_cat(&a, 0)?, None)?;
-    let mut added = Vec::with_capacity(pairs.len());
-    for (pair, low) in pairs.iter().zip(low.f_split_with_sizes(&ranks, 1)?) {
-        // The scale goes on the small matrix.
-        let b = pair.b.f_mul_scalar(pair.scale)?.f_to_kind(compute)?;
-        added.push(low.f_linear::<&Tensor>(&b, None)?);
+    let mut added = Vec::with_capacity(linears.len());
+    let mut parts = low.f_split_with_sizes(&ranks, 1)?.into_iter();
+    for linear in linears {
+        let part = match &linear.lora {
+            Some(_) => parts.next(),
+            None => None,
+        };
+        added.push(match (&linear.lora, part) {
+            (Some(pair), Some(low)) => {
+                // The scale goes on the small matrix.
+                let b = pair.b.f_mul_scalar(pair.scale)?.f_to_kind(compute)?;
+                low.f_linear::<&Tensor>(&b, None)?
+            }
+            _ => Tensor::f_zeros(
+                [x.size2()?.0, linear.weight.size2()?.0],
+                (compute, x.device()),
+            )?,
+        });
     }
     Ok(y.f_add(&Tensor::f_cat(&added, 1)?)?)
 }

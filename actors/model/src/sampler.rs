@@ -318,7 +318,13 @@ impl Sampler {
                 continue;
             };
             let tokens = prompts.get(*index).map_or(&[][..], |p| p.tokens.as_slice());
-            if let Some((kept, shared)) = self.cache.find(tokens) {
+            // Keys of rows with frequencies of their own serve no other row.
+            let limit = self.model().rope.shareable().unwrap_or(usize::MAX);
+            let found = self
+                .cache
+                .find(tokens)
+                .filter(|(kept, _)| tokens.len() <= limit && kept.tokens.len() <= limit);
+            if let Some((kept, shared)) = found {
                 copy_past(&kept, shared as i64, row, storage)?;
                 row.past = shared as i64;
                 row.tokens.drain(..shared);

@@ -20,7 +20,7 @@ pub fn answer_tokens(
 ) -> Result<Vec<u32>, ModelError> {
     let mut out: Vec<u32> = Vec::with_capacity(answers.len());
     for answer in answers {
-        let first = tokenizer.encode(answer)?.first().copied();
+        let first = tokenizer.encode_inside(answer)?.first().copied();
         let first = first.ok_or_else(|| ModelError::Request("an empty answer".to_owned()))?;
         if out.contains(&first) {
             return Err(ModelError::Request(format!(

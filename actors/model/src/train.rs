@@ -19,12 +19,13 @@ use crate::error::ModelError;
 use crate::lora;
 use crate::optimizer::{AdamW, AdamWOptions, Parameter, clip_scale, global_norm};
 use crate::packed::{self, Fused, Layout, Selection};
+pub use crate::precision::Precision;
+pub use crate::train_error::TrainError;
 use crate::train_setup::{check_rows, own_parameters, shared_prefix};
 use crate::transformer::{Transformer, rms_norm};
 use crate::weights::Weights;
 use std::path::Path;
 use tch::{Device, Kind, Reduction, Tensor};
-use thiserror::Error;
 
 /// A conversation as the model reads it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,70 +41,6 @@ impl TrainingRow {
     pub fn loss_tokens(&self) -> usize {
         self.loss.iter().skip(1).filter(|l| **l).count()
     }
-}
-
-/// Number format of matrix products. Master weights, residual stream, norms, loss and
-/// optimiser stay in the weights' own format.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Precision {
-    /// The weights' own format (f32; f64 in gradient checks).
-    Full,
-    /// bf16 products. Several times faster where the processor has instructions for
-    /// it, a hundred times slower where it has not.
-    Bf16,
-}
-
-impl Precision {
-    /// The faster format on this machine: bf16 where the processor has matrix tiles for it
-    /// (AMX), else full. AVX512-BF16 alone is not enough: oneDNN's products were measured
-    /// at 0.73 of f32's speed with it (docs/decisions/0004-number-formats.md).
-    ///
-    /// `GAMETAPE_PRECISION` (`f32` or `bf16`) decides instead where it is set: some virtual
-    /// machines list tiles that stop working in the middle of a program (SIGILL).
-    pub fn detect() -> Self {
-        if let Some(asked) = Self::asked() {
-            return asked;
-        }
-        match std::fs::read_to_string("/proc/cpuinfo") {
-            Ok(text) if has_flag(&text, "amx_bf16") => Self::Bf16,
-            _ => Self::Full,
-        }
-    }
-
-    /// What `GAMETAPE_PRECISION` asks for, if anything.
-    pub fn asked() -> Option<Self> {
-        match std::env::var("GAMETAPE_PRECISION").as_deref() {
-            Ok("f32") => Some(Self::Full),
-            Ok("bf16") => Some(Self::Bf16),
-            _ => None,
-        }
-    }
-
-    /// Name in checkpoints and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    fn kind(self, weights: Kind) -> Kind {
-        match self {
-            Self::Full => weights,
-            Self::Bf16 => Kind::BFloat16,
-        }
-    }
-}
-
-/// Whether every processor listed in a `/proc/cpuinfo` has a flag; false when none is.
-fn has_flag(cpuinfo: &str, flag: &str) -> bool {
-    let mut flags = cpuinfo
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .filter(|(key, _)| key.trim() == "flags")
-        .peekable();
-    flags.peek().is_some()
-        && flags.all(|(_, value)| value.split_whitespace().any(|word| word == flag))
 }
 
 /// What is trained and how.
@@ -140,37 +77,6 @@ pub struct StepReport {
     pub tokens: u64,
     /// Tokens with loss.
     pub loss_tokens: u64,
-}
-
-/// Why a step did not happen. The weights are as before it.
-#[derive(Debug, Error)]
-pub enum TrainError {
-    /// Loss or gradient is not a finite number.
-    #[error("the {what} is {value}")]
-    NotFinite {
-        /// `loss` or `gradient norm`.
-        what: &'static str,
-        /// The value.
-        value: f64,
-    },
-    /// The caller's stop flag was seen.
-    #[error("asked to stop")]
-    Stopped,
-    /// A file could not be written or read.
-    #[error("{0}")]
-    Io(std::io::Error),
-    /// A saved state does not belong to this learner.
-    #[error("saved state: {0}")]
-    State(String),
-    /// Anything else about the model.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
-
-impl From<tch::TchError> for TrainError {
-    fn from(error: tch::TchError) -> Self {
-        Self::Model(error.into())
-    }
 }
 
 /// Reads a model (GGUF or Hugging Face directory) for training on the CPU in f32, with
@@ -230,7 +136,8 @@ impl Learner {
     /// is remembered.
     ///
     /// # Errors
-    /// When nothing would be trained, a row is malformed, or libtorch refuses.
+    /// When nothing would be trained, a row is malformed or longer than the context, or
+    /// libtorch refuses.
     pub fn new(
         mut model: Transformer,
         rows: Vec<TrainingRow>,
@@ -244,7 +151,7 @@ impl Learner {
                 model.layers.len()
             )));
         }
-        let group_of = check_rows(&rows, &groups)?;
+        let group_of = check_rows(&rows, &groups, model.config.max_positions)?;
         let compute = options.precision.kind(model.kind);
         if options.lora_rank > 0 {
             lora::attach(
@@ -286,7 +193,12 @@ impl Learner {
                     .f_to_kind(compute)?,
             ),
         };
-        let prefix = shared_prefix(&rows);
+        // Keys of a prefix serve all rows only where their frequencies are the same.
+        let longest = rows.iter().map(|r| r.tokens.len()).max().unwrap_or(0);
+        let prefix = match model.rope.shareable() {
+            Some(limit) if longest > limit => 0,
+            _ => shared_prefix(&rows),
+        };
         let own: usize = rows.iter().map(|r| r.tokens.len() - prefix).sum();
         let bytes = (own + prefix) * model.config.hidden as usize * 4;
         let remember = frozen > 0 && bytes <= options.cache_bytes;
@@ -647,6 +559,15 @@ impl Learner {
     /// unless everything fits.
     pub fn load_state(&mut self, path: &Path, step: u64) -> Result<(), TrainError> {
         crate::train_state::load(path, step, &mut self.parameters, &mut self.adam)
+    }
+
+    /// Writes the adapters as they are, as PEFT does; `base` is where Python finds the
+    /// model that they belong to.
+    ///
+    /// # Errors
+    /// When nothing but whole tensors is trained, or the disk refuses.
+    pub fn save_adapter(&self, directory: &Path, base: &str) -> Result<(), ModelError> {
+        crate::adapter::save(directory, &self.model, base)
     }
 
     /// Ends the training: all tensors by Hugging Face name, adapters merged.

@@ -7,12 +7,20 @@ use crate::train::TrainingRow;
 use crate::transformer::{PROJECTIONS, Transformer};
 use tch::Tensor;
 
-/// Group of each row; refuses malformed rows and groups that are no partition.
+/// Group of each row; refuses malformed rows, rows longer than the context, and groups
+/// that are no partition.
 pub(crate) fn check_rows(
     rows: &[TrainingRow],
     groups: &[Vec<usize>],
+    context: usize,
 ) -> Result<Vec<usize>, ModelError> {
     for (index, row) in rows.iter().enumerate() {
+        if row.tokens.len() > context {
+            return Err(ModelError::Context {
+                tokens: row.tokens.len(),
+                limit: context,
+            });
+        }
         if row.tokens.len() != row.loss.len() || row.loss_tokens() == 0 {
             return Err(ModelError::Request(format!(
                 "row {index}: {} tokens, {} loss flags, {} tokens with loss",

@@ -6,7 +6,7 @@
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::rope::{Rope, RopeRows};
+use crate::rope::{Rope, RopeRows, Span};
 use crate::weights::{Weights, expected_tensors, has_output_bias};
 use tch::{Device, Kind, Tensor};
 
@@ -322,7 +322,7 @@ impl Transformer {
     /// # Errors
     /// When a row is empty or longer than the context.
     pub fn plan(&self, lengths: &[i64]) -> Result<RowPlan, ModelError> {
-        let mut positions = Vec::with_capacity(lengths.iter().sum::<i64>().max(0) as usize);
+        let mut spans = Vec::with_capacity(lengths.len());
         for &length in lengths {
             if length <= 0 {
                 return Err(ModelError::Request("a row without tokens".to_owned()));
@@ -333,12 +333,11 @@ impl Transformer {
                     limit: self.config.max_positions,
                 });
             }
-            positions.extend(0..length);
+            spans.push(Span::whole(length));
         }
-        let positions = Tensor::f_from_slice(&positions)?.f_to_device(self.device)?;
         Ok(RowPlan {
             lengths: lengths.to_vec(),
-            rope: self.rope.rows(&positions)?,
+            rope: self.rope.rows(&spans)?,
         })
     }
 
