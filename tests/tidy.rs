@@ -22,10 +22,7 @@ const TEST_ARROWS: &[(&str, &str)] = &[("gametape-grader", "gametape-environment
 const MAX_LINES: usize = 600;
 
 /// Files that may be longer, each with the reason.
-const LONG_FILES: &[(&str, &str)] = &[(
-    "actors/model/src/train.rs",
-    "one learner; its set-up, state and tests are files of their own already",
-)];
+const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Files that may hold a path that looks like somebody's home, each with the reason.
 const HOME_PATHS: &[(&str, &str)] = &[

@@ -12,7 +12,7 @@ pub fn describe(d: &Description) -> String {
          context       {} tokens\n\
          on disk       {}\n\
          to sample     {} on the CPU (f32), {} on CUDA (bf16), 32 conversations of 1024 tokens\n\
-         to train      {} full, {} LoRA of rank 16; activations come on top\n",
+         to train      {} full, {} LoRA of rank 16; {} of activations come on top (2 rows of 1024 tokens)\n",
         d.family,
         d.layers,
         d.hidden,
@@ -27,5 +27,6 @@ pub fn describe(d: &Description) -> String {
         gib(d.sample_bytes_cuda),
         gib(d.train_full_bytes),
         gib(d.train_lora_bytes),
+        gib(d.train_activation_bytes),
     )
 }
