@@ -74,10 +74,12 @@ pub fn run(action: &TasksAction, json: bool) -> Result<ExitCode, Failure> {
             b,
             ngram,
             common,
+            least,
         } => {
             let options = Options {
                 ngram: usize::from(*ngram),
                 common_share: *common,
+                least_share: *least,
                 ..Options::default()
             };
             compare(a, b, &options, json)
