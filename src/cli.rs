@@ -289,6 +289,10 @@ pub enum TasksAction {
         /// template's, and do not count.
         #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
         common: f64,
+        /// Share of the shorter statement's runs of words that both must have; 0 for a
+        /// single run.
+        #[arg(long, value_name = "SHARE", default_value_t = 0.3)]
+        least: f64,
     },
 }
 

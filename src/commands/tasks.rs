@@ -75,10 +75,12 @@ pub fn run(action: &TasksAction, json: bool, verbose: bool) -> Result<ExitCode, 
             b,
             ngram,
             common,
+            least,
         } => {
             let options = Options {
                 ngram: usize::from(*ngram),
                 common_share: *common,
+                least_share: *least,
                 ..Options::default()
             };
             compare(a, b, &options, json)

@@ -73,7 +73,7 @@ fn pieces(patch: &str) -> Result<Vec<Piece<'_>>, String> {
             out.push(Piece::Hunk(line, body));
         } else if line.starts_with("literal ") || line.starts_with("delta ") {
             let mut block = vec![line];
-            while let Some((_, line)) = lines.next() {
+            for (_, line) in lines.by_ref() {
                 block.push(line);
                 if line.trim_end().is_empty() {
                     break;

@@ -4,7 +4,8 @@
 //! Two tasks overlap if they have the same name, base commit, pull request, gold patch or
 //! place of a planted bug, or if their statements share a run of words. Runs of 13 words
 //! are common practice since GPT-3's check of its training data (arXiv 2005.14165,
-//! appendix C). Text that many tasks of a set share (templates of issues, of forges) says
+//! appendix C). A single run is what tracebacks and forms share too, so a share of the
+//! shorter statement's runs is asked for. Text that many tasks of a set share (templates of issues, of forges) says
 //! nothing about a single one, and is left out by how many tasks have it.
 //!
 //! Tasks with **planted** bugs (forged here, SWE-smith) share their repository and commit
@@ -35,8 +36,10 @@ pub struct Options {
     pub common_share: f64,
     /// In a small set: a run that more than this many tasks have. Default: 3.
     pub common_least: usize,
-    /// Runs that two statements must share. Default: 1.
-    pub least_shared: usize,
+    /// Share of the shorter statement's runs that both must have. Default: 0.3. With a
+    /// single run that counts (0), tracebacks and forms to be filled in make pairs of
+    /// strangers: 30 between SWE-bench Verified and SWE-bench dev.
+    pub least_share: f64,
 }
 
 impl Default for Options {
@@ -45,7 +48,7 @@ impl Default for Options {
             ngram: 13,
             common_share: 0.01,
             common_least: 3,
-            least_shared: 1,
+            least_share: 0.3,
         }
     }
 }
@@ -141,13 +144,15 @@ pub fn overlap(a: &[Entry], b: &[Entry], options: &Options) -> Vec<Pair> {
             }
         }
         for (other, shared) in grams.of(entry) {
-            if let Some(o) = small.get(other)
-                && shared.len() >= options.least_shared.max(1)
-                && !(entry.planted && o.planted)
-            {
+            let Some(o) = small.get(other) else {
+                continue;
+            };
+            let of = entry.grams.len().min(o.grams.len());
+            let enough = shared.len() as f64 >= options.least_share * of as f64;
+            if enough && !(entry.planted && o.planted) {
                 let evidence = Evidence::Statement {
                     shared: shared.len(),
-                    of: entry.grams.len().min(o.grams.len()),
+                    of,
                     example: shared
                         .first()
                         .map(|gram| words::text_of(&entry.words, options.ngram, *gram))
