@@ -7,6 +7,9 @@ use gametape_schemas::formats::{TaskRow, swe_bench_row, to_row, to_task};
 use gametape_schemas::overlap::Entry;
 use gametape_schemas::{EnvironmentRecipe, Task};
 
+/// What makes a row of a task, of what it was imported from, and of its recipe.
+type Written = fn(&Task, Option<&Imported>, Option<&EnvironmentRecipe>) -> Result<Row, String>;
+
 /// A task and where it comes from.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Item {
@@ -94,10 +97,7 @@ impl Item {
         self.written(to_harbor)
     }
 
-    fn written(
-        &self,
-        write: fn(&Task, Option<&Imported>, Option<&EnvironmentRecipe>) -> Result<Row, String>,
-    ) -> Result<Row, String> {
+    fn written(&self, write: Written) -> Result<Row, String> {
         match self {
             Self::Row(row) => {
                 let (task, recipe) = to_task(row)?;

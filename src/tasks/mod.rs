@@ -7,7 +7,7 @@
 //! - [`item`]: a task, from a row or from a tape
 //! - [`source`]: where tasks come from, filters, problems
 //! - [`register`]: tasks onto a tape
-//! - [`write`]: tasks into files, tables and folders
+//! - [`mod@write`]: tasks into files, tables and folders
 
 pub mod folder;
 pub mod item;

@@ -46,10 +46,9 @@ fn text_rows(mut text: impl BufRead + 'static) -> std::io::Result<PlacedRows> {
     if second.is_empty() || !(is_row(&first) || (is_row(&second) && !is_begun(&first))) {
         let mut whole = vec![b'\n'; first_number.saturating_sub(1)];
         whole.extend(first);
-        if !second.is_empty() {
-            let blank = (number - first_number).saturating_sub(1);
-            whole.resize(whole.len() + blank, b'\n');
-        }
+        let read = number - first_number;
+        let blank = read.saturating_sub(usize::from(!second.is_empty()));
+        whole.resize(whole.len() + blank, b'\n');
         whole.extend(second);
         text.read_to_end(&mut whole)?;
         return Ok(Box::new(objects(&whole).into_iter()));

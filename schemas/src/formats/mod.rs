@@ -7,7 +7,7 @@
 //! - [`harbor`], [`task_repo`]: tasks that are folders, as rows of files
 //! - [`own`]: what our tasks have beyond SWE-bench's fields
 //! - [`diff`], [`specs`]: diffs as text; what is known of repositories beyond their rows
-//! - [`to_task`], [`of_task`]: rows to tasks and back; [`to_harbor`]: tasks to folders
+//! - [`mod@to_task`], [`of_task`]: rows to tasks and back; [`to_harbor`]: tasks to folders
 //! - [`prediction`]: what a model handed in
 //! - [`run_report`]: what came of a run, in SWE-bench's shape
 
