@@ -130,6 +130,15 @@ impl Rig {
     }
 }
 
+/// The tests that pass, by id.
+fn passing(report: &gametape_schemas::verdict::TestReport) -> Vec<String> {
+    let passed = report
+        .statuses
+        .iter()
+        .filter(|(_, s)| **s == TestStatus::Passed);
+    passed.map(|(id, _)| id.clone()).collect()
+}
+
 /// The body of `toolz.identity`; the first place where these lines stand.
 const RIGHT: &str = "    return x\n";
 
@@ -154,17 +163,16 @@ async fn a_bug_its_cure_and_attempts_at_deceit() {
         "{}",
         clean.tail
     );
-    assert!(clean.statuses.values().all(|s| *s == TestStatus::Passed));
+    let good = [TestStatus::Passed, TestStatus::Skipped];
+    assert!(clean.statuses.values().all(|s| good.contains(s)));
 
     // `identity` returns its argument; now it does not.
     let task = rig.task(vec![], vec![]);
     let (bug, gold) = (task.bug_patch.clone(), task.gold_patch.clone());
     let buggy = rig.run(vec![bug]).await;
     assert_eq!(buggy.exit_code, Some(1));
-    let (pass, fail): (Vec<String>, Vec<String>) = clean
-        .statuses
-        .keys()
-        .cloned()
+    let (pass, fail): (Vec<String>, Vec<String>) = passing(&clean)
+        .into_iter()
         .partition(|id| buggy.statuses.get(id) == Some(&TestStatus::Passed));
     assert!(!pass.is_empty() && !fail.is_empty());
     let text = &buggy.failures[&fail[0]];
@@ -318,7 +326,7 @@ async fn the_oracles_patch_resolves_and_an_interrupted_walk_ends_the_same() {
     let clean = rig.run(vec![]).await;
     let buggy = rig.run(vec![rig.task(vec![], vec![]).bug_patch]).await;
     let passes = |id: &String| buggy.statuses.get(id) == Some(&TestStatus::Passed);
-    let (pass, fail) = clean.statuses.into_keys().partition(passes);
+    let (pass, fail) = passing(&clean).into_iter().partition(passes);
     let task = rig.task(fail, pass);
     let (outcome, steps) = rig.oracle(&task, vec![]).await;
     let AttemptOutcome::Ended(end) = &outcome else {

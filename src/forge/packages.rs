@@ -2,9 +2,7 @@
 //!
 //! The pins are data (`packages.toml`); a person adds their own in the same form.
 
-use gametape_schemas::{
-    EnvironmentRecipe, Failure, FailureKind, PinnedPackage, RepositorySource,
-};
+use gametape_schemas::{EnvironmentRecipe, Failure, FailureKind, PinnedPackage, RepositorySource};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -154,7 +152,9 @@ mod tests {
         let one = pins.first().unwrap();
         assert_eq!(one.python.as_deref(), Some("3.12"));
         assert_eq!(one.setup, ["make"]);
-        assert!(matches!(&one.source, Some(RepositorySource::Git { commit, .. }) if commit == "0a"));
+        assert!(
+            matches!(&one.source, Some(RepositorySource::Git { commit, .. }) if commit == "0a")
+        );
         let plain = parse_pins(&text.replace("python='3.12'\n", "")).unwrap();
         assert_ne!(plain.first().unwrap().id(), one.id());
     }
