@@ -45,6 +45,18 @@ fn tasks(test: &str) -> Option<(Gametape, String)> {
     Some((forge, file))
 }
 
+/// One forge for all of it: that is the longest part.
+#[test]
+fn tasks_of_a_real_package_are_graded_checked_and_read_again() {
+    let Some((_forge, file)) = tasks("tasks_of_a_real_package_are_graded_checked_and_read_again")
+    else {
+        return;
+    };
+    gold_resolves_nothing_does_not_and_each_is_run_once(&file);
+    every_kind_of_prediction_is_told_apart(&file);
+    tasks_that_cannot_be_trusted_are_found(&file);
+}
+
 fn report(file: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
@@ -68,18 +80,14 @@ fn code(output: &Output, expected: i32) {
     assert_eq!(output.status.code(), Some(expected), "{}", output.text());
 }
 
-#[test]
-fn gold_resolves_nothing_does_not_and_each_is_run_once() {
-    let Some((_forge, file)) = tasks("gold_resolves_nothing_does_not_and_each_is_run_once") else {
-        return;
-    };
-    let all = ids(&file);
+fn gold_resolves_nothing_does_not_and_each_is_run_once(file: &str) {
+    let all = ids(file);
     let grades = Gametape::new("grades").unwrap();
     let out = grades.file("report.json", "");
     let gold = [
         "grade",
         "--tasks",
-        &file,
+        file,
         "--predictions",
         "gold",
         "--out",
@@ -118,7 +126,7 @@ fn gold_resolves_nothing_does_not_and_each_is_run_once() {
     let empty = [
         "grade",
         "--tasks",
-        &file,
+        file,
         "--predictions",
         "empty",
         "--out",
@@ -157,20 +165,16 @@ fn gold_resolves_nothing_does_not_and_each_is_run_once() {
     grades.assert_no_leftovers();
 }
 
-#[test]
-fn every_kind_of_prediction_is_told_apart() {
-    let Some((_forge, file)) = tasks("every_kind_of_prediction_is_told_apart") else {
-        return;
-    };
-    let all = ids(&file);
+fn every_kind_of_prediction_is_told_apart(file: &str) {
+    let all = ids(file);
     let planted = "diff --git a/conftest.py b/conftest.py\nnew file mode 100644\n--- /dev/null\n+++ b/conftest.py\n@@ -0,0 +1,4 @@\n+def pytest_runtest_makereport(item, call):\n+    from _pytest.runner import TestReport\n+    call.excinfo = None\n+    return TestReport.from_item_and_call(item, call)\n";
-    let mut both = gold_of(&file, &all[1]);
+    let mut both = gold_of(file, &all[1]);
     both.push_str(&planted.replace("conftest.py", "sitecustomize.py"));
     let row = |id: &str, patch: Value| {
         json!({"instance_id": id, "model_name_or_path": "m", "model_patch": patch}).to_string()
     };
     let lines = [
-        row(&all[0], json!(gold_of(&file, &all[0]))),
+        row(&all[0], json!(gold_of(file, &all[0]))),
         row(&all[1], json!(both)),
         row(&all[2], json!("--- a/x.py\n+++ b/x.py\n@@ what @@\n")),
         row(&all[3], Value::Null),
@@ -183,7 +187,7 @@ fn every_kind_of_prediction_is_told_apart() {
     let graded = grades.run(&[
         "grade",
         "--tasks",
-        &file,
+        file,
         "--predictions",
         &predictions,
         "--out",
@@ -207,13 +211,9 @@ fn every_kind_of_prediction_is_told_apart() {
     assert!(why.contains("loaded by itself"), "{why}");
 }
 
-#[test]
-fn tasks_that_cannot_be_trusted_are_found() {
-    let Some((_forge, file)) = tasks("tasks_that_cannot_be_trusted_are_found") else {
-        return;
-    };
-    let all = ids(&file);
-    let rows: Vec<Value> = std::fs::read_to_string(&file)
+fn tasks_that_cannot_be_trusted_are_found(file: &str) {
+    let all = ids(file);
+    let rows: Vec<Value> = std::fs::read_to_string(file)
         .unwrap()
         .lines()
         .take(3)
