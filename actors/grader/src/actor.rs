@@ -218,13 +218,31 @@ impl Inner {
             hidden_paths: vec![],
             history: setting.history,
         };
-        let sandbox = ask(&self.rooms.open, open).await?;
+        let sandbox = self.open(open).await?;
         let done = self.run_in(&sandbox, &setting, what).await;
         let closed = ask(&self.rooms.close, CloseSandbox { sandbox }).await;
         if let Err(failure) = closed {
             tracing::warn!(%failure, "a grading sandbox was not closed");
         }
         done
+    }
+
+    /// Opens a sandbox. Only images have a history of their own to show: a script for an
+    /// environment of ours gets a repository with one commit, and where there is no git to
+    /// make that, none; what it then asks for in vain is in its log.
+    async fn open(&self, mut open: OpenSandbox) -> Result<SandboxId, Failure> {
+        loop {
+            let less = match open.history {
+                History::AsIs => History::Root,
+                History::Root | History::None => History::None,
+            };
+            match ask(&self.rooms.open, open.clone()).await {
+                Err(failure) if failure.code == "GT-SANDBOX-HISTORY" && open.history != less => {
+                    open.history = less;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     async fn run_in(

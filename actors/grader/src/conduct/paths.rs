@@ -17,7 +17,10 @@ pub fn within(directory: &str, path: &str) -> String {
     let joined = if path.starts_with('/') {
         path.to_owned()
     } else if path == "~" || path.starts_with("~/") || path.starts_with("$HOME") {
-        format!("/~/{}", path.split_once('/').map_or("", |(_, rest)| rest))
+        format!(
+            "/tmp/~/{}",
+            path.split_once('/').map_or("", |(_, rest)| rest)
+        )
     } else {
         format!("{directory}/{path}")
     };
@@ -140,7 +143,7 @@ mod tests {
             ("", "/workspace/a__b__1/c.py", "c.py"),
             ("", "/tmp/x.py", "/tmp/x.py"),
             ("/tmp", "x.py", "/tmp/x.py"),
-            ("", "~/.bashrc", "/~/.bashrc"),
+            ("", "~/.bashrc", "/tmp/~/.bashrc"),
             ("", "../../..", ""),
         ] {
             assert_eq!(within(directory, path), expected, "{directory} {path}");
