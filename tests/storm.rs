@@ -108,7 +108,7 @@ fn a_storm_of_kills_loses_nothing_and_repeats_nothing() {
     let Some(run) = Gametape::new("storm") else {
         return;
     };
-    let cycles = number("GAMETAPE_STORM_CYCLES", 60);
+    let cycles = number("GAMETAPE_STORM_CYCLES", 40);
     let seed = number("GAMETAPE_STORM_SEED", 1);
     eprintln!("storm: {cycles} cycles, GAMETAPE_STORM_SEED={seed}");
     let mut dice = Dice(seed);
