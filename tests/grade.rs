@@ -161,6 +161,13 @@ fn gold_resolves_nothing_does_not_and_each_is_run_once(file: &str) {
         (&said["read"], &said["same_rules"]),
         (&json!(0), &json!(2 * all.len()))
     );
+    // The way back: strict rules read what is stored, and nothing is run.
+    let before = events(&grades);
+    code(&grades.run(&gold), 0);
+    assert_eq!(report(&out)["resolved_instances"], all.len());
+    let after = events(&grades);
+    assert_eq!(count(&after, "TestsRan"), count(&before, "TestsRan"));
+    assert_eq!(count(&after, "Regraded"), 3 * all.len());
     code(&grades.run(&["tape", "verify"]), 0);
     grades.assert_no_leftovers();
 }

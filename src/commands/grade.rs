@@ -20,7 +20,6 @@ use gametape_environment::Backend;
 use gametape_grader::actor::GraderOptions;
 use gametape_grader::score::{Rules, input};
 use gametape_schemas::event::TaskRegistered;
-use gametape_schemas::message::RanTests;
 use gametape_schemas::{Failure, FailureKind, RepositorySource};
 use gametape_tape::SledTape;
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,7 +138,14 @@ pub fn grade(args: &GradeArgs, json: bool, verbose: bool) -> Result<ExitCode, Fa
         let mut known = GradedFold::default();
         each_record(&recipient(&lower.tape), |record| known.apply(&record)).await?;
         let tester = Tester::new(&lower, args.testing.retries, stop);
-        run::run(&tester, &plan, &known, rules, options.parallel()).await
+        run::run(
+            &tester,
+            &plan,
+            &known,
+            args.testing.rules,
+            options.parallel(),
+        )
+        .await
     })?;
     let results = Results {
         rules,
@@ -375,13 +381,7 @@ pub fn regrade(run: &Path, rules: Rules, dry_run: bool, json: bool) -> Result<Ex
     let name = gametape_grader::rules_name(rules);
     let directory = existing(&paths)?;
     let fold = GradedFold::fold(&gametape_tape::read_all(&directory)?);
-    let reading = again::again(&fold, name, |task, run| {
-        let ran = RanTests {
-            report: run.report.clone(),
-            log: run.log.clone(),
-        };
-        gametape_grader::regrade(task, &ran, rules)
-    });
+    let reading = again::again(&fold, name, |task, run| again::read(task, run, rules));
     if !dry_run && !reading.events.is_empty() {
         let tape = SledTape::open(&directory, Arc::new(now_micros))?;
         for chunk in reading.events.chunks(64) {

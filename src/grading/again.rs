@@ -2,7 +2,10 @@
 //! changed.
 
 use super::graded::GradedFold;
+use gametape_grader::score::Rules;
 use gametape_schemas::event::{NewEvent, Regraded, TestsRan};
+use gametape_schemas::message::RanTests;
+use gametape_schemas::trajectory::Trajectory;
 use gametape_schemas::{AttemptId, Event, Failure, StreamId, Task, Verdict, VerdictOutcome};
 
 /// An attempt whose stored run was read again.
@@ -62,35 +65,63 @@ pub fn again(
         let Some(task) = fold.task(&attempt.key.task) else {
             continue;
         };
-        let tests = match read(task, run) {
-            Ok(tests) => tests,
+        let (tests, event) = match one(attempt, run, count, rules, |run| read(task, run)) {
+            Ok(read) => read,
             Err(failure) => {
                 tracing::warn!(%failure, attempt = %attempt.attempt, "a stored run cannot be read again");
                 continue;
             }
         };
-        let verdict = tests.in_the_light_of(rules, &attempt.findings);
-        let before = attempt.verdict.as_ref().unwrap_or(tests_before).outcome;
-        reading.events.push(NewEvent::named(
-            StreamId::attempt(&attempt.attempt),
-            // The count makes the way back to rules of before another event.
-            &format!("regraded-{count}-{rules}"),
-            Event::Regraded(Regraded {
-                attempt: attempt.attempt.clone(),
-                cache_key: run.cache_key.clone(),
-                rules: rules.to_owned(),
-                verdict: tests,
-                before,
-            }),
-        ));
+        reading.events.push(event);
         reading.again.push(Again {
             attempt: attempt.attempt.clone(),
             task: attempt.key.task.clone(),
-            before,
+            before: attempt.verdict.as_ref().unwrap_or(tests_before).outcome,
             rules_before: rules_before.clone(),
-            verdict,
+            verdict: tests.in_the_light_of(rules, &attempt.findings),
         });
     }
     reading.unreadable = all - reading.same - reading.again.len();
     reading
+}
+
+/// Reads the stored run of one attempt again; `count` is how many verdicts it had. Gives
+/// what the tests said by these rules, and the event that says so.
+///
+/// # Errors
+/// What `read` gives.
+pub fn one(
+    attempt: &Trajectory,
+    run: &TestsRan,
+    count: u32,
+    rules: &str,
+    read: impl Fn(&TestsRan) -> Result<Verdict, Failure>,
+) -> Result<(Verdict, NewEvent), Failure> {
+    let tests = read(run)?;
+    let before = attempt.verdict.as_ref().unwrap_or(&tests).outcome;
+    let event = NewEvent::named(
+        StreamId::attempt(&attempt.attempt),
+        // The count makes the way back to rules of before another event.
+        &format!("regraded-{count}-{rules}"),
+        Event::Regraded(Regraded {
+            attempt: attempt.attempt.clone(),
+            cache_key: run.cache_key.clone(),
+            rules: rules.to_owned(),
+            verdict: tests.clone(),
+            before,
+        }),
+    );
+    Ok((tests, event))
+}
+
+/// What the grader makes of a stored run by other rules.
+///
+/// # Errors
+/// As [`gametape_grader::regrade`].
+pub fn read(task: &Task, run: &TestsRan, rules: Rules) -> Result<Verdict, Failure> {
+    let ran = RanTests {
+        report: run.report.clone(),
+        log: run.log.clone(),
+    };
+    gametape_grader::regrade(task, &ran, rules)
 }

@@ -74,6 +74,17 @@ impl GradedFold {
         self.ledger.attempt(attempt).map_or(0, |a| a.failures.len())
     }
 
+    /// How many verdicts an attempt has had.
+    pub fn verdicts(&self, attempt: &AttemptId) -> u32 {
+        self.keys.get(attempt).map_or(0, |(_, count)| *count)
+    }
+
+    /// What the tests of an attempt said, if it is on the tape.
+    pub fn run_of(&self, attempt: &AttemptId) -> Option<(&Trajectory, &Arc<TestsRan>)> {
+        let (key, _) = self.keys.get(attempt)?;
+        Some((self.ledger.attempt(attempt)?, self.runs.get(key)?))
+    }
+
     /// Attempts of which the tests' own words are on the tape, with them.
     pub fn stored(&self) -> impl Iterator<Item = (&Trajectory, &Arc<TestsRan>, u32)> {
         self.ledger.attempts.iter().filter_map(|attempt| {

@@ -1,5 +1,6 @@
 //! The effects of `gametape grade`.
 
+use super::again;
 use super::graded::GradedFold;
 use super::report::Outcome;
 use super::tester::Tester;
@@ -7,6 +8,8 @@ use super::work::{Plan, Work};
 use crate::run::progress::Phase;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gametape_grader::conduct::{DETECTORS, examine};
+use gametape_grader::rules_name;
+use gametape_grader::score::Rules;
 use gametape_schemas::event::{
     AttemptFailed, AttemptScheduled, ConductExamined, Graded, NewEvent, PatchSubmitted,
     TaskRegistered, TestsRan,
@@ -22,7 +25,8 @@ use std::collections::BTreeMap;
 pub const PURPOSE: &str = "grade";
 
 /// Grades what the tape does not know yet, `workers` at a time. `known` is what was on the
-/// tape at the start; `rules` are the grader's.
+/// tape at the start; `rules` are the grader's. A run that other rules decided is read again
+/// and not run again.
 ///
 /// # Errors
 /// The tape's; `GT-RUN-STOPPED` when somebody asked for a stop. What a task's environment
@@ -31,20 +35,30 @@ pub async fn run(
     tester: &Tester,
     plan: &Plan,
     known: &GradedFold,
-    rules: &str,
+    rules: Rules,
     workers: usize,
 ) -> Result<BTreeMap<TaskId, Outcome>, Failure> {
     let mut outcomes = BTreeMap::new();
     let mut waiting = Vec::new();
+    let mut reread = Vec::new();
+    let name = rules_name(rules);
     for work in &plan.works {
-        match known.verdict(&work.attempt, rules) {
+        let verdict = match known.verdict(&work.attempt, name) {
+            Some(verdict) => Some(verdict.clone()),
+            None => read_again(work, known, rules).map(|(verdict, event)| {
+                reread.push(event);
+                verdict
+            }),
+        };
+        match verdict {
             Some(verdict) if !is_ours(verdict.outcome) => {
-                let outcome = Outcome::Graded(Box::new(verdict.clone()));
+                let outcome = Outcome::Graded(Box::new(verdict));
                 outcomes.insert(work.key.task.clone(), outcome);
             }
             _ => waiting.push(work),
         }
     }
+    tester.append(reread).await?;
     if !outcomes.is_empty() {
         let (known, all) = (outcomes.len(), plan.works.len());
         eprintln!("{known} of {all} were graded before: their verdicts are on the tape");
@@ -56,8 +70,8 @@ pub async fn run(
     loop {
         while running.len() < workers.max(1) && !tester.stop.is_requested() {
             let Some(work) = waiting.next() else { break };
-            let failures = known.failures(&work.attempt);
-            running.push(async move { (work, one(tester, work, failures).await) });
+            let before = (known.failures(&work.attempt), known.verdicts(&work.attempt));
+            running.push(async move { (work, one(tester, work, before).await) });
         }
         let Some((work, outcome)) = running.next().await else {
             break;
@@ -83,20 +97,34 @@ pub async fn run(
     Ok(outcomes)
 }
 
+/// The verdict by these rules on a run that other rules had decided.
+fn read_again(work: &Work, known: &GradedFold, rules: Rules) -> Option<(Verdict, NewEvent)> {
+    let (attempt, run) = known.run_of(&work.attempt)?;
+    let name = rules_name(rules);
+    let read = |run: &TestsRan| again::read(&work.task.task, run, rules);
+    let (tests, event) =
+        again::one(attempt, run, known.verdicts(&work.attempt), name, read).ok()?;
+    Some((tests.in_the_light_of(name, &attempt.findings), event))
+}
+
 fn is_ours(outcome: VerdictOutcome) -> bool {
     outcome == VerdictOutcome::Infrastructure
 }
 
 /// Grades one patch and puts it on the tape. What was not on the tape before it is, too:
 /// the task and the attempt.
-async fn one(tester: &Tester, work: &Work, failures: usize) -> Result<Outcome, Failure> {
+async fn one(
+    tester: &Tester,
+    work: &Work,
+    (failures, verdicts): (usize, u32),
+) -> Result<Outcome, Failure> {
     tester.append(opening(work)).await?;
     match tester.grade(&work.task, &work.patch, !work.forced).await {
         Ok(grade) => {
             let task = &work.task.task;
             let mut findings = examine(task, &work.patch, std::iter::empty());
             findings.extend(grade.findings.iter().cloned());
-            let (events, verdict) = closing(&task.id, &work.attempt, grade, findings);
+            let (events, verdict) = closing(&task.id, &work.attempt, verdicts, grade, findings);
             tester.append(events).await?;
             Ok(Outcome::Graded(Box::new(verdict)))
         }
@@ -155,10 +183,12 @@ fn opening(work: &Work) -> Vec<NewEvent> {
 }
 
 /// What a grading leaves on the tape: what the tests said, what was found of cheating, and
-/// the verdict. All or none of it.
+/// the verdict. All or none of it. `before` is how many verdicts the attempt has had: a
+/// later one is another fact.
 pub fn closing(
     task: &TaskId,
     attempt: &AttemptId,
+    before: u32,
     grade: Grade,
     findings: Vec<Finding>,
 ) -> (Vec<NewEvent>, Verdict) {
@@ -167,7 +197,7 @@ pub fn closing(
     if let Some(ran) = grade.ran {
         events.push(NewEvent::named(
             stream.clone(),
-            &format!("tests-{}", grade.cache_key.short()),
+            &format!("tests-{before}-{}", grade.cache_key.short()),
             Event::TestsRan(TestsRan {
                 task: task.clone(),
                 attempt: attempt.clone(),
@@ -180,7 +210,7 @@ pub fn closing(
     let verdict = grade.verdict.in_the_light_of(&grade.rules, &findings);
     events.push(NewEvent::named(
         stream.clone(),
-        &format!("examined-{DETECTORS}-{}", grade.cache_key.short()),
+        &format!("examined-{before}-{DETECTORS}"),
         Event::ConductExamined(ConductExamined {
             attempt: attempt.clone(),
             detectors: DETECTORS.to_owned(),
@@ -189,7 +219,7 @@ pub fn closing(
     ));
     events.push(NewEvent::named(
         stream,
-        &format!("graded-{}", grade.cache_key.short()),
+        &format!("graded-{before}-{}", grade.cache_key.short()),
         Event::Graded(Graded {
             attempt: attempt.clone(),
             cache_key: grade.cache_key,

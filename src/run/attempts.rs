@@ -320,7 +320,7 @@ impl Driver {
             ),
         };
         findings.extend(grade.findings.iter().cloned());
-        Ok(closing(&task.id, attempt, grade, findings))
+        Ok(closing(&task.id, attempt, 0, grade, findings))
     }
 
     /// A validated task.
