@@ -54,7 +54,7 @@ pub struct RunDir {
 /// Which configuration.
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
-    /// Built-in profile to start from: `default` or `smoke`.
+    /// Built-in profile to start from: `default`, `smoke` or `rounds`.
     #[arg(long, default_value = "default")]
     pub profile: String,
     /// TOML file whose keys override the profile's.

@@ -8,19 +8,23 @@ use config::{Environment, File, FileFormat};
 use gametape_agent::{EndpointOptions, Patience};
 use gametape_environment::Backend;
 use gametape_schemas::message::Hyperparameters;
+use gametape_schemas::recipe::{Kind, Recipe};
 use gametape_schemas::{Failure, FailureKind, Sampling};
-use gametape_supervisor::{AttemptsPlan, BreakerPolicy, Budget, Price};
+use gametape_supervisor::{AttemptsPlan, BreakerPolicy, Budget, Price, RoundsPlan, Start};
 use gametape_trainer::recipe::PolicyRecipe;
 use gametape_verifier::recipe::VerifierRecipe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Profiles that are built in.
-pub const PROFILES: &[(&str, &str)] = &[
-    ("default", include_str!("profiles/default.toml")),
-    ("smoke", include_str!("profiles/smoke.toml")),
+/// Profiles that are built in: each is one text or several, of which later ones override.
+pub const PROFILES: &[(&str, &[&str])] = &[
+    ("default", &[DEFAULT]),
+    ("smoke", &[include_str!("profiles/smoke.toml")]),
+    ("rounds", &[DEFAULT, include_str!("profiles/rounds.toml")]),
 ];
+
+const DEFAULT: &str = include_str!("profiles/default.toml");
 
 /// Everything that decides what a run does. Where things lie on a machine
 /// ([`Paths`]) is not part of it.
@@ -51,6 +55,10 @@ pub struct Config {
     pub evaluate_base: AttemptsPlan,
     /// The tuned policy on held-out tasks.
     pub evaluate_tuned: AttemptsPlan,
+    /// Rounds in which the policy learns from its own wins, with a guard between them.
+    // Absent on tapes of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<RoundsConfig>,
     /// Tasks or repositories, by name, that may be learned from although the evaluation asks
     /// the same or nearly the same: somebody looked at them.
     // Absent on tapes of earlier versions, and of most others.
@@ -76,6 +84,74 @@ pub struct Config {
 /// Tapes of earlier versions have none.
 fn is_usual(patience: &Patience) -> bool {
     *patience == Patience::default()
+}
+
+/// Rounds of expert iteration: the teacher's, then those of the policy's own wins.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundsConfig {
+    /// Trainings of the policy; the first is the teacher's, by `policy_dataset`.
+    pub count: u32,
+    /// From which weights a round trains: `base` or `current`.
+    pub start: Start,
+    /// Share of the functions of Explore tasks that the guard keeps to itself: nothing is
+    /// ever trained on them.
+    pub guard_share: f64,
+    /// Policy and candidate on the guard's tasks.
+    pub guard: AttemptsPlan,
+    /// A candidate may resolve this share of attempts less and be promoted all the same.
+    #[serde(default)]
+    pub tolerance: f64,
+    /// Candidates that are not the policy in the end, on held-out tasks; without it they are
+    /// not measured there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluate: Option<AttemptsPlan>,
+    /// How rounds after the first are trained; without it as `policy_training`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Hyperparameters>,
+    /// What rounds after the first learn from (docs/datasets.md); its filter `mix` says how
+    /// much of it may be the teacher's.
+    pub recipe: Recipe,
+}
+
+impl RoundsConfig {
+    /// What makes no sense in it.
+    fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.count == 0 {
+            wrong.push("rounds.count must be at least 1".to_owned());
+        }
+        if !(self.guard_share > 0.0 && self.guard_share < 1.0) {
+            wrong.push("rounds.guard_share must be in (0, 1)".to_owned());
+        }
+        if !(0.0..1.0).contains(&self.tolerance) {
+            wrong.push("rounds.tolerance must be in [0, 1)".to_owned());
+        }
+        if self.recipe.kind != Kind::Policy {
+            wrong.push("rounds.recipe.kind must be `policy`".to_owned());
+        }
+        if self.recipe.lengths.is_some() || !self.recipe.exclude.is_empty() {
+            wrong.push(
+                "rounds.recipe cannot name files (`lengths`, `exclude`): held-out tasks are excluded by themselves"
+                    .to_owned(),
+            );
+        }
+        if let Err(failure) = self.recipe.check() {
+            wrong.push(format!("rounds.recipe: {}", failure.message));
+        }
+        wrong
+    }
+
+    /// What of it decides which work comes next.
+    pub fn plan(&self) -> RoundsPlan {
+        RoundsPlan {
+            count: self.count,
+            start: self.start,
+            guard_share: self.guard_share,
+            guard: self.guard.clone(),
+            evaluate: self.evaluate.clone(),
+        }
+    }
 }
 
 /// One subject package.
@@ -195,7 +271,7 @@ pub fn load(profile: &str, file: Option<&Path>) -> Result<Config, Failure> {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let (_, text) = PROFILES
+    let (_, texts) = PROFILES
         .iter()
         .find(|(name, _)| *name == profile)
         .ok_or_else(|| {
@@ -205,7 +281,10 @@ pub fn load(profile: &str, file: Option<&Path>) -> Result<Config, Failure> {
                 format!("the profiles are: {}", names()),
             )
         })?;
-    let mut builder = config::Config::builder().add_source(File::from_str(text, FileFormat::Toml));
+    let mut builder = config::Config::builder();
+    for text in *texts {
+        builder = builder.add_source(File::from_str(text, FileFormat::Toml));
+    }
     if let Some(path) = file {
         if !path.is_file() {
             return Err(input(
@@ -278,11 +357,15 @@ impl Config {
     /// What types cannot say.
     fn check(&self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
-        for (name, plan) in [
-            ("explore", &self.explore),
-            ("evaluate_base", &self.evaluate_base),
-            ("evaluate_tuned", &self.evaluate_tuned),
-        ] {
+        let rounds = self.rounds.as_ref();
+        let plans = [
+            ("explore", Some(&self.explore)),
+            ("evaluate_base", Some(&self.evaluate_base)),
+            ("evaluate_tuned", Some(&self.evaluate_tuned)),
+            ("rounds.guard", rounds.map(|r| &r.guard)),
+            ("rounds.evaluate", rounds.and_then(|r| r.evaluate.as_ref())),
+        ];
+        for (name, plan) in plans.into_iter().filter_map(|(n, p)| Some((n, p?))) {
             let Sampling {
                 temperature,
                 top_p,
@@ -302,10 +385,12 @@ impl Config {
                 wrong.push(format!("{name}.sampling.max_tokens must be at least 1"));
             }
         }
-        for (name, hyper) in [
-            ("policy_training", &self.policy_training),
-            ("verifier_training", &self.verifier_training),
-        ] {
+        let trainings = [
+            ("policy_training", Some(&self.policy_training)),
+            ("verifier_training", Some(&self.verifier_training)),
+            ("rounds.training", rounds.and_then(|r| r.training.as_ref())),
+        ];
+        for (name, hyper) in trainings.into_iter().filter_map(|(n, h)| Some((n, h?))) {
             if hyper.epochs == 0 || hyper.batch_size == 0 || hyper.max_tokens == 0 {
                 wrong.push(format!(
                     "{name}: epochs, batch_size and max_tokens must be at least 1"
@@ -343,6 +428,13 @@ impl Config {
         }
         if self.scaffold.turns == 0 {
             wrong.push("scaffold.turns must be at least 1".to_owned());
+        }
+        if let Some(rounds) = rounds {
+            wrong.extend(rounds.wrong());
+            // What the guard measures on must not teach the verifier either.
+            if self.verifier_dataset.purposes.iter().any(|p| p == "guard") {
+                wrong.push("verifier_dataset.purposes cannot name `guard`".to_owned());
+            }
         }
         if wrong.is_empty() {
             return Ok(());

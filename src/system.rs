@@ -290,7 +290,22 @@ pub fn describe(config: &Config, paths: &Paths) -> Result<String, Failure> {
     }
     let _ = writeln!(out, "teacher attempts   {train}");
     let attempts = explore * config.explore.attempts;
-    let _ = writeln!(out, "explore attempts   {attempts}");
+    match &config.rounds {
+        None => {
+            let _ = writeln!(out, "explore attempts   {attempts}");
+        }
+        Some(rounds) => {
+            let guard = f64::from(explore) * rounds.guard_share;
+            let practice = f64::from(attempts) * (1.0 - rounds.guard_share);
+            let _ = writeln!(
+                out,
+                "rounds             {}; each about {:.0} explore attempts and {:.0} of the guard for each policy",
+                rounds.count,
+                practice,
+                guard * f64::from(rounds.guard.attempts)
+            );
+        }
+    }
     let base = held_out * config.evaluate_base.attempts;
     let tuned = held_out * config.evaluate_tuned.attempts;
     let _ = writeln!(out, "held-out attempts  {base} base, {tuned} tuned");

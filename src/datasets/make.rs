@@ -124,13 +124,17 @@ pub fn make(
         ),
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let of_a_round = name
+        .strip_prefix("policy-")
+        .is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit()));
     if RESERVED.contains(&name.as_str())
+        || of_a_round
         || name.is_empty()
         || name.len() > 100
         || !name.chars().all(plain)
     {
         return Err(wrong_name(format!(
-            "`{name}` cannot be the name of a dataset: names are of letters, digits, `.`, `_` and `-`, and `policy` and `verifier` are the loop's"
+            "`{name}` cannot be the name of a dataset: names are of letters, digits, `.`, `_` and `-`, and `policy`, `policy-2` … and `verifier` are the loop's"
         )));
     }
     let built = build(given, prefix, &voices()?, Options::default())?;

@@ -9,6 +9,7 @@
 //! - [`heldout`]: attempts at held-out tasks, side by side
 //! - [`evaluation`]: estimates with intervals, and the verifier's picks
 //! - [`tally`]: tasks, attempts, datasets, trainings and phases in numbers
+//! - [`rounds`]: rounds of the policy and what the guard decided
 //! - [`mod@text`]: the tables for a terminal
 //! - [`picture`]: the SVG
 //! - [`html`], [`html_evaluation`]: pages that stand alone
@@ -18,6 +19,7 @@ pub mod heldout;
 pub mod html;
 pub mod html_evaluation;
 pub mod picture;
+pub mod rounds;
 #[cfg(test)]
 mod synthetic;
 pub mod tally;
@@ -65,6 +67,9 @@ pub struct Report {
     pub datasets: Vec<DatasetTally>,
     /// Trainings in order of beginning.
     pub trainings: Vec<TrainingTally>,
+    /// Rounds of the policy, the base first; empty on a tape without rounds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<rounds::RoundTally>,
     /// Held-out estimates, recomputed.
     pub evaluation: EvaluationFinished,
     /// The verifier's pick of each held-out task, recomputed.
@@ -91,6 +96,9 @@ pub struct Setting {
 const SETTINGS: &[&str] = &[
     "model.source",
     "scaffold.turns",
+    "rounds.count",
+    "rounds.start",
+    "rounds.guard_share",
     "explore.attempts",
     "explore.sampling.temperature",
     "evaluate_base.attempts",
@@ -131,6 +139,7 @@ impl Report {
             attempts: tally::attempts(&ledger),
             datasets: tally::datasets(records),
             trainings: tally::trainings(records),
+            rounds: rounds::rounds(records, &ledger, seed),
             evaluation: evaluate(records, seed),
             selections: selections(records),
             evaluation_on_tape_agrees: None,

@@ -6,7 +6,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Phases of attempts, in the order of the loop.
-const PURPOSES: &[&str] = &["teacher", "explore", "evaluate-base", "evaluate-tuned"];
+const PURPOSES: &[&str] = &[
+    "teacher",
+    "explore",
+    "guard",
+    "evaluate-base",
+    "evaluate-round",
+    "evaluate-tuned",
+];
 
 /// Tasks of one package.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -399,6 +406,7 @@ fn phase_of(event: &Event, ledger: &Ledger) -> Option<String> {
         Event::TrainingProgressed(body) => format!("train-{}", body.name),
         Event::CheckpointWritten(body) => format!("train-{}", body.name),
         Event::TrainingFinished(body) => format!("train-{}", body.name),
+        Event::RoundDecided(_) => "guard".to_owned(),
         Event::EvaluationStarted(_) | Event::SelectionMade(_) | Event::EvaluationFinished(_) => {
             "evaluate".to_owned()
         }

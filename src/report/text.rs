@@ -19,6 +19,7 @@ pub fn text(report: &Report) -> String {
             "\nWARNING: these estimates differ from the EvaluationFinished event on the tape.\n",
         );
     }
+    section(&mut out, "Rounds of the policy, Pass@1", rounds(report));
     section(&mut out, "Attempts by phase", attempts(report));
     section(&mut out, "Tasks by package", packages(report));
     section(&mut out, "Tasks by modifier", modifiers(report));
@@ -193,6 +194,38 @@ fn gains(report: &Report) -> Table {
             let [value, interval] = show(estimate);
             table.add_row([label, value, interval]);
         }
+    }
+    table
+}
+
+fn rounds(report: &Report) -> Table {
+    let mut table = table(&[
+        "round",
+        "weights",
+        "rows",
+        "guard: before",
+        "guard: after",
+        "decision",
+        "held out",
+    ]);
+    let share = |estimate: Option<Estimate>| estimate.map_or_else(|| "–".to_owned(), interval);
+    for round in &report.rounds {
+        let weights = round.checkpoint.as_deref().unwrap_or("–");
+        table.add_row([
+            match round.round {
+                0 => "base".to_owned(),
+                1 => "1 (teacher)".to_owned(),
+                n => n.to_string(),
+            },
+            weights.chars().take(12).collect(),
+            thousands(round.rows),
+            share(round.incumbent),
+            share(round.guard),
+            round
+                .decision
+                .map_or_else(|| "–".to_owned(), |d| d.as_str().replace('_', " ")),
+            share(round.held_out),
+        ]);
     }
     table
 }

@@ -12,7 +12,7 @@ use gametape_schemas::message::{
     AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts, TaskAttempts,
 };
 use gametape_schemas::{
-    AttemptId, DatasetKind, Digest, Event, Failure, FailureKind, PolicyRef, StreamId, Task,
+    AttemptId, Digest, Event, Failure, FailureKind, PolicyRef, StreamId, Task,
     Verdict, VerdictOutcome,
 };
 use gametape_supervisor::{AttemptGroup, Next, Purpose, next};
@@ -120,11 +120,16 @@ impl Driver {
         // Attempts of a model go one batch at a time: the composition of every batch,
         // and with it every sampled token, is then the same in every run.
         let size = self.config.scaffold.attempts_in_batch.max(1);
+        let rounds = self.plan.rounds.as_ref();
         let per_task = match purpose {
             Purpose::Teacher => 1,
-            Purpose::Explore => self.config.explore.attempts,
-            Purpose::EvaluateBase => self.config.evaluate_base.attempts,
-            Purpose::EvaluateTuned => self.config.evaluate_tuned.attempts,
+            Purpose::Explore => self.plan.explore.attempts,
+            Purpose::Guard => rounds.map_or(1, |r| r.guard.attempts),
+            Purpose::EvaluateBase => self.plan.evaluate_base.attempts,
+            Purpose::EvaluateRound => rounds
+                .and_then(|r| r.evaluate.as_ref())
+                .map_or(1, |amount| amount.attempts),
+            Purpose::EvaluateTuned => self.plan.evaluate_tuned.attempts,
         };
         let (in_flight, tasks) = match purpose {
             Purpose::Teacher => (size, 1),
@@ -341,16 +346,11 @@ impl Driver {
         if *checkpoint == self.base.checkpoint {
             return Ok(self.base.clone());
         }
-        for kind in [DatasetKind::Policy, DatasetKind::Verifier] {
-            let name = gametape_supervisor::core::dataset_name(kind);
-            if let Some(trained) = self.state.trainings.get(name)
-                && trained.checkpoint == *checkpoint
-            {
-                return Ok(ModelSource {
-                    checkpoint: checkpoint.clone(),
-                    path: self.paths.run.join(&trained.path),
-                });
-            }
+        if let Some(trained) = self.state.training_of(checkpoint) {
+            return Ok(ModelSource {
+                checkpoint: checkpoint.clone(),
+                path: self.paths.run.join(&trained.path),
+            });
         }
         Err(internal(format!("no weights are known for {checkpoint}")))
     }

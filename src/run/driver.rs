@@ -62,6 +62,7 @@ impl Driver {
             explore: config.explore.clone(),
             evaluate_base: config.evaluate_base.clone(),
             evaluate_tuned: config.evaluate_tuned.clone(),
+            rounds: config.rounds.as_ref().map(|rounds| rounds.plan()),
             retries: config.limits.retries,
         };
         let identity = config.identity().map_err(internal)?;
@@ -102,8 +103,13 @@ impl Driver {
                 Next::Forge(package) => self.forge(&package).await,
                 Next::Attempts(purpose, groups) => self.attempt(purpose, groups).await,
                 Next::Grade(purpose, attempts) => self.grade(purpose, attempts).await,
-                Next::BuildDataset(kind) => self.build_dataset(kind).await,
-                Next::Train(kind) => self.train(kind).await,
+                Next::BuildDataset(lesson) => self.build_dataset(lesson).await,
+                Next::Train(lesson, start) => self.train(lesson, &start).await,
+                Next::Judge {
+                    round,
+                    incumbent,
+                    candidate,
+                } => self.judge(round, &incumbent, &candidate).await,
                 Next::Score(attempts) => self.score(attempts).await,
                 Next::Evaluate => self.evaluate().await,
                 Next::Finish => {
@@ -312,8 +318,9 @@ fn name_of(what: &Next) -> String {
         Next::Grade(purpose, attempts) => {
             format!("grade {} of {}", attempts.len(), purpose.as_str())
         }
-        Next::BuildDataset(kind) => format!("build {kind:?}"),
-        Next::Train(kind) => format!("train {kind:?}"),
+        Next::BuildDataset(lesson) => format!("build {}", lesson.name()),
+        Next::Train(lesson, start) => format!("train {} from {start}", lesson.name()),
+        Next::Judge { round, .. } => format!("judge round {round}"),
         Next::Score(attempts) => format!("score {}", attempts.len()),
         Next::Evaluate => "evaluate".to_owned(),
         Next::Finish => "finish".to_owned(),

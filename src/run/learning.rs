@@ -8,15 +8,15 @@ use gametape_schemas::event::{
     CheckpointWritten, DatasetBuilt, NewEvent, TrainingFinished, TrainingStarted,
 };
 use gametape_schemas::message::{
-    Append, Hyperparameters, KeepModels, ModelSource, ScoreTrajectories, Train, TrainingNews,
+    Append, Hyperparameters, KeepModels, ScoreTrajectories, Train, TrainingNews,
 };
 use gametape_schemas::overlap::refuse;
 use gametape_schemas::trajectory::Ledger;
 use gametape_schemas::{
-    AttemptId, CheckpointId, Dataset, DatasetKind, Digest, Event, Failure, FailureKind, Split,
-    StreamId, Task,
+    AttemptId, CheckpointId, Dataset, DatasetKind, DatasetRow, Digest, Event, Failure,
+    FailureKind, Split, StreamId, Task,
 };
-use gametape_supervisor::core::dataset_name;
+use gametape_supervisor::Lesson;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -37,8 +37,11 @@ pub fn fold_dataset(config: &crate::config::Config, kind: DatasetKind, ledger: &
 
 impl Driver {
     /// Folds a recipe over everything on the tape.
-    pub(super) async fn build_dataset(&mut self, kind: DatasetKind) -> Result<(), Failure> {
-        let name = dataset_name(kind);
+    pub(super) async fn build_dataset(&mut self, lesson: Lesson) -> Result<(), Failure> {
+        if let Lesson::Policy(round @ 2..) = lesson {
+            return self.build_round(round).await;
+        }
+        let (name, kind) = (lesson.name(), lesson.kind());
         let mut phase = Phase::begin(format!("dataset: {name}"), 1);
         let dataset = fold_dataset(&self.config, kind, &self.state.ledger);
         let labels = dataset.labels();
@@ -66,7 +69,7 @@ impl Driver {
                 }
             }));
         }
-        self.refuse_overlap(&dataset)?;
+        self.refuse_overlap(&dataset.rows)?;
         let recipe_json = match kind {
             DatasetKind::Policy => serde_json::to_string(&self.config.policy_dataset),
             DatasetKind::Verifier => serde_json::to_string(&self.config.verifier_dataset),
@@ -74,10 +77,10 @@ impl Driver {
         .map_err(internal)?;
         let digest = dataset.digest().map_err(internal)?;
         self.append(vec![NewEvent::named(
-            StreamId::dataset(name),
+            StreamId::dataset(&name),
             "built",
             Event::DatasetBuilt(DatasetBuilt {
-                name: name.to_owned(),
+                name,
                 recipe_json,
                 prefix_end: self.state.end,
                 digest: digest.clone(),
@@ -92,8 +95,8 @@ impl Driver {
     }
 
     /// Nothing is learned from tasks that the evaluation asks, or from their like.
-    fn refuse_overlap(&self, dataset: &Dataset) -> Result<(), Failure> {
-        let learned: BTreeSet<_> = dataset.rows.iter().map(|row| &row.task).collect();
+    pub(super) fn refuse_overlap(&self, rows: &[DatasetRow]) -> Result<(), Failure> {
+        let learned: BTreeSet<_> = rows.iter().map(|row| &row.task).collect();
         let tasks = || self.state.ledger.tasks.values();
         let train: Vec<Task> = tasks()
             .filter(|t| learned.contains(&t.id))
@@ -107,16 +110,21 @@ impl Driver {
     }
 
     /// Rebuilds a dataset from the prefix of the tape that it was built from.
-    fn rebuild(&self, kind: DatasetKind) -> Result<(Dataset, Digest), Failure> {
-        let name = dataset_name(kind);
+    fn rebuild(&self, lesson: Lesson) -> Result<(Vec<DatasetRow>, Digest), Failure> {
+        let name = lesson.name();
         let built = self
             .state
             .datasets
-            .get(name)
+            .get(&name)
             .ok_or_else(|| internal(format!("no {name} dataset is on the tape")))?;
-        let prefix = self.records.iter().filter(|r| r.seq < built.prefix_end);
-        let dataset = fold_dataset(&self.config, kind, &Ledger::fold(prefix));
-        let digest = dataset.digest().map_err(internal)?;
+        let (rows, digest) = if let Lesson::Policy(2..) = lesson {
+            super::rounds::rebuild(built, &self.records)?
+        } else {
+            let prefix = self.records.iter().filter(|r| r.seq < built.prefix_end);
+            let dataset = fold_dataset(&self.config, lesson.kind(), &Ledger::fold(prefix));
+            let digest = dataset.digest().map_err(internal)?;
+            (dataset.rows, digest)
+        };
         if digest != built.digest {
             return Err(Failure::new(
                 FailureKind::Internal,
@@ -129,20 +137,24 @@ impl Driver {
             )
             .with_help("the tape was written by another version of gametape: use that version, or start a new run"));
         }
-        Ok((dataset, digest))
+        Ok((rows, digest))
     }
 
-    /// Trains on the dataset of a kind.
-    pub(super) async fn train(&mut self, kind: DatasetKind) -> Result<(), Failure> {
-        let name = dataset_name(kind);
-        let (dataset, digest) = self.rebuild(kind)?;
-        let hyper = self.hyper(kind).clone();
-        let base = self.training_base(kind)?;
+    /// Trains on the dataset of a lesson, from these weights.
+    pub(super) async fn train(
+        &mut self,
+        lesson: Lesson,
+        start: &CheckpointId,
+    ) -> Result<(), Failure> {
+        let name = lesson.name();
+        let (rows, digest) = self.rebuild(lesson)?;
+        let hyper = self.hyper(lesson).clone();
+        let base = self.weights(start)?;
         // Training wants the memory: sampling weights are loaded again when needed.
         ask(&self.rooms.keep_models, KeepModels { keep: vec![] }).await?;
-        let relative = PathBuf::from("checkpoints").join(name);
+        let relative = PathBuf::from("checkpoints").join(&name);
         let desk = NewsDesk {
-            name: name.to_owned(),
+            name: name.clone(),
             base: base.checkpoint.clone(),
             dataset: digest.clone(),
             hyper_json: serde_json::to_string(&hyper).map_err(internal)?,
@@ -155,9 +167,9 @@ impl Driver {
         let trained = ask(
             &self.rooms.train,
             Train {
-                name: name.to_owned(),
+                name: name.clone(),
                 base,
-                rows: dataset.rows,
+                rows,
                 dataset: digest,
                 hyper,
                 directory: self.paths.run.join(&relative),
@@ -173,10 +185,10 @@ impl Driver {
             .display()
             .to_string();
         self.append(vec![NewEvent::named(
-            StreamId::training(name),
+            StreamId::training(&name),
             "finished",
             Event::TrainingFinished(TrainingFinished {
-                name: name.to_owned(),
+                name,
                 checkpoint: trained.model.checkpoint,
                 path,
                 steps: trained.steps,
@@ -188,25 +200,12 @@ impl Driver {
         .await
     }
 
-    fn hyper(&self, kind: DatasetKind) -> &Hyperparameters {
-        match kind {
-            DatasetKind::Policy => &self.config.policy_training,
-            DatasetKind::Verifier => &self.config.verifier_training,
-        }
-    }
-
-    /// The policy starts from the base model; the verifier starts from the tuned
-    /// policy, which has read this kind of text already.
-    fn training_base(&self, kind: DatasetKind) -> Result<ModelSource, Failure> {
-        match kind {
-            DatasetKind::Policy => Ok(self.base.clone()),
-            DatasetKind::Verifier => {
-                let tuned = self
-                    .state
-                    .trained(DatasetKind::Policy)
-                    .ok_or_else(|| internal("the verifier's training came before the policy's"))?;
-                self.weights(&tuned)
-            }
+    fn hyper(&self, lesson: Lesson) -> &Hyperparameters {
+        let of_rounds = || self.config.rounds.as_ref().and_then(|r| r.training.as_ref());
+        match lesson {
+            Lesson::Policy(2..) => of_rounds().unwrap_or(&self.config.policy_training),
+            Lesson::Policy(_) => &self.config.policy_training,
+            Lesson::Verifier => &self.config.verifier_training,
         }
     }
 
@@ -215,7 +214,7 @@ impl Driver {
         let mut phase = Phase::begin("verifier scores", attempts.len() as u64);
         let verifier = self
             .state
-            .trained(DatasetKind::Verifier)
+            .trained(Lesson::Verifier)
             .ok_or_else(|| internal("scoring came before the verifier's training"))?;
         let model = self.weights(&verifier)?;
         ask(

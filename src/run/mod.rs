@@ -4,6 +4,7 @@
 //! - [`driver`]: the loop itself, resume, pause
 //! - [`attempts`]: making attempts and grading them
 //! - [`learning`]: datasets, trainings, scores, the evaluation
+//! - `rounds`: datasets of the policy's own wins, and the guard's decisions
 //! - `fitness`: whether more work may begin: budgets and breakers
 //! - [`phases`]: how long each phase took, read off the tape
 //! - [`progress`]: what the person sees meanwhile
@@ -16,6 +17,7 @@ mod fitness;
 pub mod learning;
 pub mod phases;
 pub mod progress;
+mod rounds;
 pub mod stop;
 pub mod watchdog;
 

@@ -41,6 +41,7 @@ pub fn seconds_by_phase(records: &[Record]) -> BTreeMap<String, f64> {
             Event::TrainingProgressed(body) => format!("train {}", body.name),
             Event::CheckpointWritten(body) => format!("train {}", body.name),
             Event::TrainingFinished(body) => format!("train {}", body.name),
+            Event::RoundDecided(_) => "guard".to_owned(),
             Event::EvaluationStarted(_)
             | Event::SelectionMade(_)
             | Event::EvaluationFinished(_) => "estimate".to_owned(),

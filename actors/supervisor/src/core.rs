@@ -5,13 +5,13 @@
 //! state of its own: the tape is the state.
 
 use crate::budget::Spent;
-use crate::plan::LoopPlan;
+use crate::plan::{AttemptsPlan, LoopPlan};
+use crate::rounds::{Lesson, course, is_guard, learned};
 use gametape_schemas::attempt::Sampling;
-use gametape_schemas::event::{DatasetBuilt, TrainingFinished};
+use gametape_schemas::event::{DatasetBuilt, RoundDecided, TrainingFinished};
 use gametape_schemas::trajectory::Ledger;
 use gametape_schemas::{
-    AttemptId, AttemptKey, CheckpointId, DatasetKind, Event, PolicyRef, Record, Split, TaskId,
-    Trajectory,
+    AttemptId, AttemptKey, CheckpointId, Event, PolicyRef, Record, Split, Task, TaskId, Trajectory,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +22,12 @@ pub enum Purpose {
     Teacher,
     /// The tuned policy on Explore tasks.
     Explore,
+    /// Policy and candidate of a round on those Explore tasks that nothing is trained on.
+    Guard,
     /// The base policy on HeldOut tasks.
     EvaluateBase,
+    /// Candidates of rounds that are not the tuned policy, on HeldOut tasks.
+    EvaluateRound,
     /// The tuned policy on HeldOut tasks.
     EvaluateTuned,
 }
@@ -34,16 +38,22 @@ impl Purpose {
         match self {
             Self::Teacher => "teacher",
             Self::Explore => "explore",
+            Self::Guard => "guard",
             Self::EvaluateBase => "evaluate-base",
+            Self::EvaluateRound => "evaluate-round",
             Self::EvaluateTuned => "evaluate-tuned",
         }
     }
 
-    fn split(self) -> Split {
+    /// Whether it attempts this task.
+    fn takes(self, plan: &LoopPlan, task: &Task) -> bool {
         match self {
-            Self::Teacher => Split::Train,
-            Self::Explore => Split::Explore,
-            Self::EvaluateBase | Self::EvaluateTuned => Split::HeldOut,
+            Self::Teacher => task.split == Split::Train,
+            Self::Explore => task.split == Split::Explore && !is_guard(plan, task),
+            Self::Guard => task.split == Split::Explore && is_guard(plan, task),
+            Self::EvaluateBase | Self::EvaluateRound | Self::EvaluateTuned => {
+                task.split == Split::HeldOut
+            }
         }
     }
 }
@@ -70,9 +80,18 @@ pub enum Next {
     /// Grade the patches of these attempts.
     Grade(Purpose, Vec<AttemptId>),
     /// Fold a recipe over the tape.
-    BuildDataset(DatasetKind),
-    /// Train on the dataset of this kind.
-    Train(DatasetKind),
+    BuildDataset(Lesson),
+    /// Train on the dataset of this lesson, from these weights.
+    Train(Lesson, CheckpointId),
+    /// Compare the candidate of a round with the policy so far, and promote it or not.
+    Judge {
+        /// The round.
+        round: u32,
+        /// The policy so far.
+        incumbent: CheckpointId,
+        /// What the round trained.
+        candidate: CheckpointId,
+    },
     /// Let the verifier score these attempts.
     Score(Vec<AttemptId>),
     /// Estimate and select.
@@ -96,6 +115,8 @@ pub struct LoopState {
     pub datasets: BTreeMap<String, DatasetBuilt>,
     /// Finished trainings by name.
     pub trainings: BTreeMap<String, TrainingFinished>,
+    /// Rounds that are closed, by number.
+    pub rounds: BTreeMap<u32, RoundDecided>,
     /// Whether the evaluation is over.
     pub evaluated: bool,
     /// Whether the run is over.
@@ -134,25 +155,27 @@ impl LoopState {
             Event::TrainingFinished(body) => {
                 self.trainings.insert(body.name.clone(), body.clone());
             }
+            Event::RoundDecided(body) => {
+                self.rounds.insert(body.round, body.clone());
+            }
             Event::EvaluationFinished(_) => self.evaluated = true,
             Event::RunFinished(_) => self.finished = true,
             _ => {}
         }
     }
 
-    /// The weights that a training of this kind made.
-    pub fn trained(&self, kind: DatasetKind) -> Option<CheckpointId> {
+    /// The weights that the training of a lesson made.
+    pub fn trained(&self, lesson: Lesson) -> Option<CheckpointId> {
         self.trainings
-            .get(dataset_name(kind))
+            .get(&lesson.name())
             .map(|body| body.checkpoint.clone())
     }
-}
 
-/// Name of the dataset and of the training of a kind.
-pub fn dataset_name(kind: DatasetKind) -> &'static str {
-    match kind {
-        DatasetKind::Policy => "policy",
-        DatasetKind::Verifier => "verifier",
+    /// The training that made these weights.
+    pub fn training_of(&self, checkpoint: &CheckpointId) -> Option<&TrainingFinished> {
+        self.trainings
+            .values()
+            .find(|body| body.checkpoint == *checkpoint)
     }
 }
 
@@ -164,54 +187,52 @@ pub fn next(plan: &LoopPlan, state: &LoopState) -> Next {
     if let Some(package) = plan.packages.iter().find(|p| !state.forged.contains(*p)) {
         return Next::Forge(package.clone());
     }
-    if let Some(work) = attempts(plan, state, Purpose::Teacher, &PolicyRef::Oracle) {
-        return work;
+    through(plan, state).unwrap_or_else(|work| *work)
+}
+
+/// All that comes after the tasks; the work that is due is the "error", so that `?` stops at
+/// the first phase that has some.
+fn through(plan: &LoopPlan, state: &LoopState) -> Result<Next, Box<Next>> {
+    let phase = |purpose, policy, amount| {
+        let work = Work {
+            purpose,
+            policy,
+            amount,
+            first: 0,
+        };
+        attempts(plan, state, &work).map_or(Ok(()), |work| Err(Box::new(work)))
+    };
+    let model = |checkpoint: &CheckpointId| PolicyRef::Model {
+        checkpoint: checkpoint.clone(),
+    };
+    // The oracle draws nothing: one demonstration says all.
+    phase(Purpose::Teacher, PolicyRef::Oracle, None)?;
+    let course = course(plan, state)?;
+    let tuned = model(&course.policy);
+    if !course.has_explored() {
+        phase(Purpose::Explore, tuned.clone(), Some(&plan.explore))?;
     }
-    let tuned = match learned(state, DatasetKind::Policy) {
-        Ok(checkpoint) => PolicyRef::Model { checkpoint },
-        Err(work) => return work,
-    };
-    if let Some(work) = attempts(plan, state, Purpose::Explore, &tuned) {
-        return work;
-    }
-    let verifier = match learned(state, DatasetKind::Verifier) {
-        Ok(checkpoint) => checkpoint,
-        Err(work) => return work,
-    };
-    let base = PolicyRef::Model {
-        checkpoint: plan.base.clone(),
-    };
-    for (purpose, policy) in [
-        (Purpose::EvaluateBase, &base),
-        (Purpose::EvaluateTuned, &tuned),
-    ] {
-        if let Some(work) = attempts(plan, state, purpose, policy) {
-            return work;
+    // It starts from the policy, which has read this kind of text already.
+    let verifier = learned(state, Lesson::Verifier, &course.policy)?;
+    let base = model(&plan.base);
+    phase(Purpose::EvaluateBase, base, Some(&plan.evaluate_base))?;
+    if let Some(amount) = plan.rounds.as_ref().and_then(|r| r.evaluate.as_ref()) {
+        for other in &course.others {
+            phase(Purpose::EvaluateRound, model(other), Some(amount))?;
         }
     }
+    phase(Purpose::EvaluateTuned, tuned, Some(&plan.evaluate_tuned))?;
     let unscored: Vec<AttemptId> = of_purpose(state, Purpose::EvaluateTuned)
         .filter(|t| t.end.is_some() && !t.abandoned && !t.scores.contains_key(&verifier))
         .map(|t| t.attempt.clone())
         .collect();
     if !unscored.is_empty() {
-        return Next::Score(unscored);
+        return Ok(Next::Score(unscored));
     }
-    if state.evaluated {
+    Ok(if state.evaluated {
         Next::Finish
     } else {
         Next::Evaluate
-    }
-}
-
-/// The weights of a kind, or the work that is still between here and them.
-fn learned(state: &LoopState, kind: DatasetKind) -> Result<CheckpointId, Next> {
-    if let Some(checkpoint) = state.trained(kind) {
-        return Ok(checkpoint);
-    }
-    Err(if state.datasets.contains_key(dataset_name(kind)) {
-        Next::Train(kind)
-    } else {
-        Next::BuildDataset(kind)
     })
 }
 
@@ -223,22 +244,23 @@ fn of_purpose(state: &LoopState, purpose: Purpose) -> impl Iterator<Item = &Traj
         .filter(move |t| t.purpose == purpose.as_str())
 }
 
+/// Attempts of one phase by one policy.
+pub(crate) struct Work<'a> {
+    /// The phase.
+    pub purpose: Purpose,
+    /// Who.
+    pub policy: PolicyRef,
+    /// How many at each task; `None` for one that draws nothing.
+    pub amount: Option<&'a AttemptsPlan>,
+    /// Index of the first.
+    pub first: u32,
+}
+
 /// What is left of a phase of attempts: first making them, then grading them.
-fn attempts(
-    plan: &LoopPlan,
-    state: &LoopState,
-    purpose: Purpose,
-    policy: &PolicyRef,
-) -> Option<Next> {
-    let amount = match purpose {
-        Purpose::Teacher => None,
-        Purpose::Explore => Some(&plan.explore),
-        Purpose::EvaluateBase => Some(&plan.evaluate_base),
-        Purpose::EvaluateTuned => Some(&plan.evaluate_tuned),
-    };
-    let (k, sampling) = match amount {
+pub(crate) fn attempts(plan: &LoopPlan, state: &LoopState, work: &Work<'_>) -> Option<Next> {
+    let purpose = work.purpose;
+    let (k, sampling) = match work.amount {
         Some(amount) => (amount.attempts, amount.sampling.clone()),
-        // The oracle draws nothing: one demonstration says all.
         None => (
             1,
             Sampling {
@@ -251,14 +273,13 @@ fn attempts(
     };
     let mut groups = Vec::new();
     let mut ungraded = Vec::new();
-    let split = purpose.split();
-    let tasks = state.ledger.tasks.values().filter(|t| t.split == split);
-    for (place, task) in tasks.enumerate() {
+    let tasks = state.ledger.tasks.values();
+    for (place, task) in tasks.filter(|t| purpose.takes(plan, t)).enumerate() {
         let mut open = Vec::new();
-        for index in 0..k {
+        for index in work.first..work.first + k {
             let mut key = AttemptKey {
                 task: task.id.clone(),
-                policy: policy.clone(),
+                policy: work.policy.clone(),
                 scaffold: plan.scaffold.clone(),
                 sampling: sampling.clone(),
                 seed: plan.seed,

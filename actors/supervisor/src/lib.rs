@@ -9,6 +9,7 @@
 //! - [`restart`]: when a child is restarted and when its death ends the process;
 //!   a pure function of (deaths so far, clock).
 //! - [`core`]: what the loop does next; a pure function of the tape.
+//! - [`rounds`]: the policy's rounds, and the guard between them; pure.
 //! - [`breaker`]: whether work is begun on a resource that fails; pure.
 //! - [`budget`]: what a run may spend, and what it has; a fold over the tape.
 //! - [`plan`]: how much of everything; the configuration that [`core`] reads.
@@ -27,6 +28,7 @@ mod keeper;
 pub mod line;
 pub mod plan;
 pub mod restart;
+pub mod rounds;
 
 pub use breaker::{Breaker, BreakerPolicy, Permit, Resource};
 pub use budget::{Budget, Exceeded, Price, Spent};
@@ -34,5 +36,6 @@ pub use child::{ChildReport, ChildSpec, Supervised};
 pub use core::{AttemptGroup, LoopState, Next, Purpose, next};
 pub use fault::{Fault, FaultPlan, Faults};
 pub use line::Line;
-pub use plan::{AttemptsPlan, LoopPlan};
+pub use plan::{AttemptsPlan, LoopPlan, RoundsPlan, Start};
 pub use restart::{RestartPolicy, Verdict};
+pub use rounds::{Lesson, is_guard};

@@ -13,6 +13,31 @@ pub struct AttemptsPlan {
     pub sampling: Sampling,
 }
 
+/// From which weights a round trains.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Those before any training: every round learns all its rows anew.
+    Base,
+    /// Those of the policy so far: a round adds to what it can.
+    Current,
+}
+
+/// Rounds of expert iteration ([`crate::rounds`]).
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoundsPlan {
+    /// Trainings of the policy; the first is on the teacher's wins.
+    pub count: u32,
+    /// From which weights.
+    pub start: Start,
+    /// Share of the functions of Explore tasks that are the guard's, 0 to 1.
+    pub guard_share: f64,
+    /// Policy and candidate on the guard's tasks.
+    pub guard: AttemptsPlan,
+    /// Candidates that are not the policy in the end, on HeldOut tasks; `None` does without.
+    pub evaluate: Option<AttemptsPlan>,
+}
+
 /// The loop of one run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LoopPlan {
@@ -30,6 +55,9 @@ pub struct LoopPlan {
     pub evaluate_base: AttemptsPlan,
     /// The tuned policy on HeldOut tasks.
     pub evaluate_tuned: AttemptsPlan,
+    /// Rounds in which the policy learns from its own wins; `None`: from the teacher's only,
+    /// without a guard.
+    pub rounds: Option<RoundsPlan>,
     /// A failure of ours is tried again this often before the attempt is left out.
     pub retries: u32,
 }

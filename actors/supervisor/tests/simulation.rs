@@ -2,8 +2,8 @@
 //! with failures of ours, diverging replays, outages of resources, budgets that run out,
 //! actors that die, a clock that jumps, and crashes that lose everything but the tape.
 //! Whatever happens, the loop ends, does nothing twice, begins nothing while a resource
-//! is known to be away, spends no more than it may, and never lets a held-out task or a
-//! failure of ours near a training.
+//! is known to be away, spends no more than it may, and never lets a held-out task, a task
+//! of the guard or a failure of ours near a training. Every other seed has rounds.
 //!
 //! A failing seed is printed; `GAMETAPE_SIMULATION_SEED=<seed>` runs just that one.
 
@@ -12,13 +12,13 @@
 use gametape_schemas::attempt::{AttemptEnd, EndReason, Sampling};
 use gametape_schemas::event::*;
 use gametape_schemas::{
-    AttemptId, AttemptKey, CheckpointId, DatasetKind, Digest, Diverged, Divergence, EnvironmentId,
-    Event, Failure, FailureKind, Record, RunId, Split, StreamId, Task, TaskId, Verdict,
+    AttemptId, AttemptKey, CheckpointId, Digest, Diverged, Divergence, EnvironmentId,
+    Event, Failure, FailureKind, PolicyRef, Record, RunId, Split, StreamId, Task, TaskId, Verdict,
     VerdictOutcome,
 };
 use gametape_supervisor::{
-    AttemptsPlan, Breaker, BreakerPolicy, Budget, LoopPlan, LoopState, Next, Permit, Price,
-    Resource, RestartPolicy, Verdict as Restart, next,
+    AttemptsPlan, Breaker, BreakerPolicy, Budget, Lesson, LoopPlan, LoopState, Next, Permit, Price,
+    Purpose, Resource, RestartPolicy, RoundsPlan, Start, Verdict as Restart, is_guard, next,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::BTreeMap;
@@ -41,7 +41,31 @@ fn plan() -> LoopPlan {
         explore: attempts(2),
         evaluate_base: attempts(2),
         evaluate_tuned: attempts(3),
+        rounds: None,
         retries: 2,
+    }
+}
+
+/// The plan of a seed: with and without rounds.
+fn plan_of(seed: u64) -> LoopPlan {
+    let plan = plan();
+    if seed.is_multiple_of(2) {
+        return plan;
+    }
+    let rounds = RoundsPlan {
+        count: 3,
+        start: if seed % 4 == 1 {
+            Start::Base
+        } else {
+            Start::Current
+        },
+        guard_share: 0.5,
+        guard: plan.evaluate_base.clone(),
+        evaluate: (seed % 3 > 0).then(|| plan.evaluate_base.clone()),
+    };
+    LoopPlan {
+        rounds: Some(rounds),
+        ..plan
     }
 }
 
@@ -59,7 +83,7 @@ fn task(package: &str, n: usize, split: Split) -> Task {
         test_files: vec![],
         hidden_paths: vec![],
         file: String::new(),
-        entity: String::new(),
+        entity: format!("function_{n}"),
         origin: String::new(),
         split,
         execution: None,
@@ -241,7 +265,7 @@ impl World {
     fn act(&mut self, what: Next, state: &LoopState, process: &mut Process) -> bool {
         match what {
             Next::Forge(package) => {
-                for n in 0..4 {
+                for n in 0..6 {
                     let split = match (package.as_str(), n % 2) {
                         ("alpha", 0) => Split::Train,
                         ("alpha", _) => Split::Explore,
@@ -255,7 +279,7 @@ impl World {
                     if self.append(Event::TaskRegistered(TaskRegistered::forged(task))) {
                         return true;
                     }
-                    let good = n < 3;
+                    let good = n != 3;
                     let event = if good {
                         Event::TaskValidated(TaskValidated {
                             task: id,
@@ -276,8 +300,8 @@ impl World {
                 }
                 self.append(Event::ForgeFinished(ForgeFinished {
                     package,
-                    candidates: 4,
-                    validated: 3,
+                    candidates: 6,
+                    validated: 5,
                     dropped: BTreeMap::new(),
                     modifiers: BTreeMap::new(),
                 }))
@@ -312,8 +336,14 @@ impl World {
                     verdict: verdict(outcome),
                 }))
             }),
-            Next::BuildDataset(kind) => self.append(Event::DatasetBuilt(DatasetBuilt {
-                name: gametape_supervisor::core::dataset_name(kind).into(),
+            Next::BuildDataset(Lesson::Policy(round @ 2..)) if self.dice.random_bool(0.2) => {
+                self.append(Event::RoundDecided(RoundDecided {
+                    candidate: None,
+                    ..decided(round, "none", "none", Decision::NothingToLearn)
+                }))
+            }
+            Next::BuildDataset(lesson) => self.append(Event::DatasetBuilt(DatasetBuilt {
+                name: lesson.name(),
                 recipe_json: String::new(),
                 prefix_end: state.end,
                 digest: Digest::of_bytes(b"d"),
@@ -321,11 +351,10 @@ impl World {
                 dropped: BTreeMap::new(),
                 labels: BTreeMap::new(),
             })),
-            Next::Train(kind) => {
-                let name = gametape_supervisor::core::dataset_name(kind);
+            Next::Train(lesson, _) => {
                 self.append(Event::TrainingFinished(TrainingFinished {
-                    name: name.into(),
-                    checkpoint: CheckpointId::new(format!("tuned-{name}")),
+                    checkpoint: CheckpointId::new(format!("tuned-{}", lesson.name())),
+                    name: lesson.name(),
                     path: String::new(),
                     steps: 1,
                     final_loss: 0.0,
@@ -333,8 +362,25 @@ impl World {
                     wall_seconds: 0.0,
                 }))
             }
+            Next::Judge {
+                round,
+                incumbent,
+                candidate,
+            } => {
+                let decision = match self.dice.random_range(0..3) {
+                    0 => Decision::Refused,
+                    1 => Decision::Unmeasured,
+                    _ => Decision::Promoted,
+                };
+                self.append(Event::RoundDecided(decided(
+                    round,
+                    incumbent.as_str(),
+                    candidate.as_str(),
+                    decision,
+                )))
+            }
             Next::Score(attempts) => {
-                let verifier = state.trained(DatasetKind::Verifier).unwrap();
+                let verifier = state.trained(Lesson::Verifier).unwrap();
                 attempts.into_iter().any(|attempt| {
                     self.append(Event::VerifierScored(VerifierScored {
                         attempt,
@@ -359,6 +405,21 @@ impl World {
             })),
             Next::Done => unreachable!("the caller stops at Done"),
         }
+    }
+}
+
+fn decided(round: u32, incumbent: &str, candidate: &str, decision: Decision) -> RoundDecided {
+    RoundDecided {
+        round,
+        incumbent: CheckpointId::new(incumbent),
+        candidate: Some(CheckpointId::new(candidate)),
+        decision,
+        tasks: 0,
+        incumbent_pass: None,
+        candidate_pass: None,
+        gain: None,
+        tolerance: 0.0,
+        reason: String::new(),
     }
 }
 
@@ -427,7 +488,7 @@ impl World {
 }
 
 fn simulate(seed: u64) {
-    let plan = plan();
+    let plan = plan_of(seed);
     let mut world = World::new(seed);
     let mut process = Process::default();
     let mut processes = 1u64;
@@ -440,7 +501,7 @@ fn simulate(seed: u64) {
         if what == Next::Done {
             break;
         }
-        check(&what, &state);
+        check(&plan, &what, &state);
         if world.until_fit(&mut process, &state) || world.act(what, &state, &mut process) {
             process = Process::default();
             processes += 1;
@@ -467,7 +528,11 @@ fn simulate(seed: u64) {
             .count();
         assert!(ends <= 1, "an attempt ended twice");
     }
-    for name in ["policy", "verifier"] {
+    let closed = |round: u32| state.rounds.get(&round);
+    let rounds = plan.rounds.as_ref().map_or(1, |r| r.count);
+    let lessons = (1..=rounds).map(Lesson::Policy).chain([Lesson::Verifier]);
+    for lesson in lessons {
+        let name = lesson.name();
         let times = |wanted: &str| {
             world
                 .tape
@@ -479,13 +544,34 @@ fn simulate(seed: u64) {
                 })
                 .count()
         };
-        assert_eq!(times("dataset"), 1);
-        assert_eq!(times("training"), 1);
+        let empty = match lesson {
+            Lesson::Policy(round) => {
+                assert_eq!(closed(round).is_some(), plan.rounds.is_some());
+                closed(round).is_some_and(|r| r.decision == Decision::NothingToLearn)
+            }
+            Lesson::Verifier => false,
+        };
+        assert_eq!(times("dataset"), usize::from(!empty), "{name}");
+        assert_eq!(times("training"), usize::from(!empty), "{name}");
+    }
+    // What is evaluated in the end is what the guard let through last.
+    let promoted = (1..=rounds).rev().find_map(|round| {
+        closed(round).filter(|r| r.decision == Decision::Promoted)?.candidate.clone()
+    });
+    let last = match &plan.rounds {
+        Some(_) => promoted.unwrap_or_else(|| plan.base.clone()),
+        None => state.trained(Lesson::Policy(1)).unwrap(),
+    };
+    for attempt in &state.ledger.attempts {
+        if attempt.purpose == Purpose::EvaluateTuned.as_str() {
+            let policy = PolicyRef::Model { checkpoint: last.clone() };
+            assert_eq!(attempt.key.policy, policy);
+        }
     }
 }
 
 /// What must never be asked for.
-fn check(what: &Next, state: &LoopState) {
+fn check(plan: &LoopPlan, what: &Next, state: &LoopState) {
     match what {
         Next::Attempts(purpose, groups) => {
             for group in groups {
@@ -496,6 +582,11 @@ fn check(what: &Next, state: &LoopState) {
                     purpose.as_str().starts_with("evaluate"),
                     "{purpose:?} on a task of {:?}",
                     task.split
+                );
+                assert_eq!(
+                    task.split == Split::Explore && is_guard(plan, task),
+                    *purpose == Purpose::Guard,
+                    "{purpose:?} on a task that is or is not the guard's"
                 );
                 for (id, _) in &group.attempts {
                     let known = state.ledger.attempt(id);
@@ -509,7 +600,10 @@ fn check(what: &Next, state: &LoopState) {
                 assert!(known.end.is_some() && known.verdict.is_none());
             }
         }
-        Next::Train(kind) => assert!(state.trained(*kind).is_none()),
+        Next::Train(lesson, start) => {
+            assert!(state.trained(*lesson).is_none());
+            assert!(*start == plan.base || state.training_of(start).is_some());
+        }
         _ => {}
     }
 }

@@ -14,10 +14,12 @@ use std::collections::BTreeMap;
 
 mod grading;
 mod imported;
+mod rounds;
 mod tasks;
 
 pub use grading::{ConductExamined, Graded, Regraded, TestsRan};
 pub use imported::TrajectoryImported;
+pub use rounds::{Decision, RoundDecided};
 pub use tasks::{
     CheckRun, EnvironmentProvisioned, ForgeFinished, Imported, TaskChecked, TaskQuarantined,
     TaskRegistered, TaskValidated,
@@ -152,6 +154,8 @@ events! {
     SelectionMade(SelectionMade) = 1,
     /// An evaluation ended with these estimates.
     EvaluationFinished(EvaluationFinished) = 1,
+    /// A round of training the policy was closed: its candidate was promoted or not.
+    RoundDecided(RoundDecided) = 1,
 }
 
 /// Body of [`Event::RunStarted`].

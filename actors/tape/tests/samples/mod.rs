@@ -435,5 +435,25 @@ pub fn samples() -> Vec<Event> {
             )]),
             counts: BTreeMap::from([("empty_patches".into(), 3.0)]),
         }),
+        Event::RoundDecided(RoundDecided {
+            round: 2,
+            incumbent: CheckpointId::new("c"),
+            candidate: Some(CheckpointId::new("d")),
+            decision: Decision::Refused,
+            tasks: 20,
+            incumbent_pass: Some(Estimate {
+                mean: 0.5,
+                low: 0.25,
+                high: 0.75,
+            }),
+            candidate_pass: Some(Estimate {
+                mean: 0.25,
+                low: 0.125,
+                high: 0.375,
+            }),
+            gain: None,
+            tolerance: 0.125,
+            reason: "it resolves less".into(),
+        }),
     ]
 }
