@@ -222,7 +222,7 @@ mod tests {
         let record = |(seq, event)| Record {
             seq,
             stream: StreamId::run(&RunId::new("r")),
-            stream_version: seq,
+            version: seq,
             event_id: seq.to_string(),
             causation: None,
             correlation: None,
