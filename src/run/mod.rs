@@ -5,6 +5,7 @@
 //! - [`attempts`]: making attempts and grading them
 //! - [`learning`]: datasets, trainings, scores, the evaluation
 //! - `fitness`: whether more work may begin: budgets and breakers
+//! - [`news`]: what a training tells, onto the tape
 //! - [`phases`]: how long each phase took, read off the tape
 //! - [`progress`]: what the person sees meanwhile
 //! - [`stop`]: stopping on request, such as Ctrl-C
@@ -14,6 +15,7 @@ pub mod attempts;
 pub mod driver;
 mod fitness;
 pub mod learning;
+pub mod news;
 pub mod phases;
 pub mod progress;
 pub mod stop;
