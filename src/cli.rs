@@ -4,6 +4,7 @@ use crate::commands::evaluate::{EvaluateArgs, ExplainArgs};
 use crate::commands::grade::{GradeArgs, ValidateArgs};
 use crate::commands::rollout::{AttemptArgs, RolloutArgs};
 pub use crate::datasets::args::{DatasetAction, DatasetForm};
+use crate::training::args::TrainArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gametape_schemas::{Failure, FailureKind};
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub const VERBS: &[&str] = &[
     "explain",
     "tape",
     "dataset",
+    "train",
     "model",
 ];
 
@@ -183,6 +185,11 @@ pub enum Verb {
         #[command(subcommand)]
         action: DatasetAction,
     },
+    /// Train a model on a dataset of a tape, and tell where weights come from.
+    ///
+    /// The same command goes on after any interruption, and comes to the same weights; once
+    /// the training has ended, it does nothing.
+    Train(TrainArgs),
     /// Look at a model before loading it, or write it anew.
     Model {
         /// What about it.

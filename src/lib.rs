@@ -13,6 +13,7 @@
 //! - [`rooms`]: the rooms as the loop sees them
 //! - [`run`]: the loop of one run
 //! - [`datasets`]: training rows of a tape, by recipes
+//! - [`training`]: datasets to checkpoints, and where weights come from
 //! - [`forge`]: tasks from real packages
 //! - [`tasks`]: task sets in and out
 //! - [`trajectories`]: what agents did, in and out, and for people to read
@@ -42,6 +43,7 @@ pub mod rooms;
 pub mod run;
 pub mod system;
 pub mod tasks;
+pub mod training;
 pub mod trajectories;
 pub mod tree;
 pub mod verdicts;

@@ -10,18 +10,22 @@ use crate::lower::{self, Lower, LowerOptions};
 use crate::rooms::{Rooms, recipient};
 use crate::run::stop::StopFlag;
 use crate::run::{Driver, Ended, watchdog};
+use crate::tree::Tree;
 use actix::prelude::*;
 use gametape_agent::{AgentActor, AgentOptions, AgentRooms};
 use gametape_model::{HostOptions, ModelActor, ModelHost};
 use gametape_schemas::message::{Append, ModelSource};
 use gametape_schemas::{CheckpointId, Digest, Failure, FailureKind, Record};
-use gametape_supervisor::Faults;
-use gametape_trainer::TrainerActor;
+use gametape_supervisor::{Faults, Supervised};
+use gametape_trainer::{TrainerActor, TrainerOptions};
 use gametape_verifier::VerifierActor;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Tokens of a training's micro-batch at its beginning.
+pub(crate) const MICRO_TOKENS: usize = 1024;
 
 /// Microseconds since 1970: the one place where the loop reads the wall clock.
 pub fn now_micros() -> u64 {
@@ -72,11 +76,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         grader,
     } = lower::start(&paths, &LowerOptions::of(&config)?, faults()?)?;
     let append: Recipient<Append> = recipient(&tape_actor);
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let threads = match config.limits.model_threads {
-        0 => cores,
-        n => n,
-    };
+    let threads = model_threads(config.limits.model_threads);
     // The thread outlives a panicking front: the host's handle is what actors share.
     let (host, _thread) = ModelHost::spawn(HostOptions {
         threads: i32::try_from(threads).ok(),
@@ -85,19 +85,7 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         ..HostOptions::default()
     })?;
     let model = tree.start("model", move || ModelActor::new(host.clone()));
-    let trainer_options = gametape_trainer::TrainerOptions {
-        threads,
-        micro_tokens: 1024,
-        cache_bytes: 512 << 20,
-        ..gametape_trainer::TrainerOptions::default()
-    };
-    let stopping = stop.clone();
-    let trainer = tree.start("trainer", move || {
-        let trainer = TrainerActor::new(trainer_options.clone());
-        let handle = trainer.stop_handle();
-        stopping.on_request(move || handle.stop());
-        trainer
-    });
+    let trainer = start_trainer(&tree, threads, &stop);
     let agent_rooms = AgentRooms {
         append: append.clone(),
         open: recipient(&environment),
@@ -133,6 +121,35 @@ fn wire(config: Config, paths: Paths) -> Result<Driver, Failure> {
         score: recipient(&verifier),
     };
     Driver::new(config, paths, rooms, base, inputs, stop)
+}
+
+/// Threads of libtorch: so many, or with 0 one a processor.
+pub(crate) fn model_threads(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        n => n,
+    }
+}
+
+/// The trainer, which hears of a request to stop at once.
+pub(crate) fn start_trainer(
+    tree: &Tree,
+    threads: usize,
+    stop: &StopFlag,
+) -> Addr<Supervised<TrainerActor>> {
+    let options = TrainerOptions {
+        threads,
+        micro_tokens: MICRO_TOKENS,
+        cache_bytes: 512 << 20,
+        ..TrainerOptions::default()
+    };
+    let stopping = stop.clone();
+    tree.start("trainer", move || {
+        let trainer = TrainerActor::new(options.clone());
+        let handle = trainer.stop_handle();
+        stopping.on_request(move || handle.stop());
+        trainer
+    })
 }
 
 /// Faults on purpose, as `GAMETAPE_FAULTS` says (docs/guide.md, "Leave it alone").

@@ -5,7 +5,7 @@
 
 use crate::attempt::{AttemptEnd, AttemptKey, AttemptLimits, Completion, Sampling, Step};
 use crate::dataset::{ChatMessage, DatasetRow};
-use crate::event::{NewEvent, Record, TrainingProgressed, VerifierScored};
+use crate::event::{NewEvent, Record, TrainingProgressed, TrainingSetting, VerifierScored};
 use crate::failure::Failure;
 use crate::finding::Finding;
 use crate::ids::{AttemptId, CheckpointId, Digest, EnvironmentId, SandboxId, StreamId};
@@ -489,6 +489,8 @@ pub enum TrainingNews {
         tokens: u64,
         /// Tokens with loss in one epoch.
         loss_tokens: u64,
+        /// What the trainer found and chose.
+        setting: TrainingSetting,
     },
     /// A step was made.
     Progressed(TrainingProgressed),
@@ -522,6 +524,8 @@ pub struct Trained {
     pub tokens: u64,
     /// Seconds in this process.
     pub wall_seconds: f64,
+    /// Digest of the file of weights, or of the adapter where only that was written.
+    pub weights: Digest,
 }
 
 // ---------------------------------------------------------------- verifier

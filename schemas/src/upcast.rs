@@ -30,7 +30,9 @@ pub(crate) fn step(kind: &str, from: u16) -> Option<Upcaster> {
         ("Graded", 1) => Some(graded_1),
         ("StepTaken", 1) => Some(step_taken_1),
         ("TaskRegistered", 1) => Some(task_registered_1),
+        ("TrainingFinished", 1) => Some(same_bytes),
         ("TrainingProgressed", 1) => Some(same_bytes),
+        ("TrainingStarted", 1) => Some(same_bytes),
         _ => None,
     }
 }
@@ -137,7 +139,9 @@ fn step_taken_1(body: &[u8]) -> Result<Vec<u8>, CodecError> {
 }
 
 /// Version 2 of `TrainingProgressed` and `CheckpointWritten` has fields for what was measured
-/// beside the step; a body without them says that nothing was.
+/// beside the step; a body without them says that nothing was. Version 2 of `TrainingStarted`
+/// and `TrainingFinished` says what else the weights rest on, and their digest; a body without
+/// them says that nobody wrote it down.
 fn same_bytes(body: &[u8]) -> Result<Vec<u8>, CodecError> {
     Ok(body.to_vec())
 }

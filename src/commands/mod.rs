@@ -8,6 +8,7 @@ pub mod rollout;
 mod score;
 pub mod show;
 mod tasks;
+pub mod train;
 mod trajectories;
 
 use crate::cli::{Cli, ConfigArgs, ExportFormat, RunDir, TapeAction, Verb, exit_code};
@@ -112,6 +113,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Trajectories { action } => trajectories::run(action, cli.json),
         Verb::Tape { action } => tape(action, cli.json),
         Verb::Dataset { action } => dataset::run(action, cli.json),
+        Verb::Train(args) => train::run(args, cli.json, cli.verbose),
         Verb::Score {
             run: Some(run),
             rules,

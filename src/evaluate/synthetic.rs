@@ -235,6 +235,7 @@ pub fn training(name: &str, base: &str, made: &str, rows: u64, hyper: &str) -> V
             steps: 1,
             tokens: 1,
             loss_tokens: 1,
+            origin: None,
         }),
         Event::TrainingFinished(TrainingFinished {
             name: name.into(),
@@ -244,6 +245,7 @@ pub fn training(name: &str, base: &str, made: &str, rows: u64, hyper: &str) -> V
             final_loss: 0.1,
             tokens: 1,
             wall_seconds: 1.0,
+            weights: None,
         }),
     ]
 }

@@ -251,6 +251,7 @@ impl Writer {
                 steps: 40,
                 tokens: 52_000,
                 loss_tokens: 9_000,
+                origin: None,
             }),
         );
         for step in 1..=40 {
@@ -277,6 +278,7 @@ impl Writer {
                 final_loss: 0.05,
                 tokens: 156_000,
                 wall_seconds: 390.0,
+                weights: None,
             }),
         );
     }

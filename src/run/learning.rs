@@ -1,14 +1,13 @@
 //! Datasets, trainings, scores and the evaluation of a run.
 
 use super::driver::{Driver, internal};
+use super::news::{NewsDesk, Subject, finished, settle};
 use super::progress::Phase;
 use actix::prelude::*;
-use gametape_schemas::ask::{ask, ask_again};
-use gametape_schemas::event::{
-    CheckpointWritten, DatasetBuilt, NewEvent, TrainingFinished, TrainingStarted,
-};
+use gametape_schemas::ask::ask;
+use gametape_schemas::event::{DatasetBuilt, NewEvent, TrainingOrigin};
 use gametape_schemas::message::{
-    Append, Hyperparameters, KeepModels, ScoreTrajectories, Train, TrainingNews,
+    Hyperparameters, KeepModels, ScoreTrajectories, Train,
 };
 use gametape_schemas::overlap::refuse;
 use gametape_schemas::trajectory::Ledger;
@@ -153,17 +152,21 @@ impl Driver {
         // Training wants the memory: sampling weights are loaded again when needed.
         ask(&self.rooms.keep_models, KeepModels { keep: vec![] }).await?;
         let relative = PathBuf::from("checkpoints").join(&name);
-        let desk = NewsDesk {
+        let subject = Subject {
             name: name.clone(),
             base: base.checkpoint.clone(),
             dataset: digest.clone(),
             hyper_json: serde_json::to_string(&hyper).map_err(internal)?,
+            origin: TrainingOrigin {
+                base_name: self.base_name(start),
+                dataset_name: name.clone(),
+                allowed_overlap: self.config.allow_overlap.clone(),
+                ..TrainingOrigin::default()
+            },
             run: self.paths.run.clone(),
-            append: self.rooms.append.clone(),
-            phase: Phase::begin(format!("training: {name}"), 1),
-            done_before: 0,
-        }
-        .start();
+            taken_up_at: self.state.end,
+        };
+        let desk = NewsDesk::new(subject, self.rooms.append.clone()).start();
         let trained = ask(
             &self.rooms.train,
             Train {
@@ -173,31 +176,13 @@ impl Driver {
                 dataset: digest,
                 hyper,
                 directory: self.paths.run.join(&relative),
-                progress: desk.recipient(),
+                progress: desk.clone().recipient(),
             },
         )
         .await?;
-        let path = trained
-            .model
-            .path
-            .strip_prefix(&self.paths.run)
-            .unwrap_or(&trained.model.path)
-            .display()
-            .to_string();
-        self.append(vec![NewEvent::named(
-            StreamId::training(&name),
-            "finished",
-            Event::TrainingFinished(TrainingFinished {
-                name,
-                checkpoint: trained.model.checkpoint,
-                path,
-                steps: trained.steps,
-                final_loss: trained.final_loss,
-                tokens: trained.tokens,
-                wall_seconds: trained.wall_seconds,
-            }),
-        )])
-        .await
+        settle(&desk).await?;
+        self.append(vec![finished(&name, &trained, &self.paths.run)])
+            .await
     }
 
     fn hyper(&self, lesson: Lesson) -> &Hyperparameters {
@@ -206,6 +191,14 @@ impl Driver {
             Lesson::Policy(2..) => of_rounds().unwrap_or(&self.config.policy_training),
             Lesson::Policy(_) => &self.config.policy_training,
             Lesson::Verifier => &self.config.verifier_training,
+        }
+    }
+
+    /// What the base of a training is called.
+    fn base_name(&self, start: &CheckpointId) -> String {
+        match self.state.training_of(start) {
+            Some(training) => training.name.clone(),
+            None => last_part(&self.config.model.source),
         }
     }
 
@@ -284,103 +277,8 @@ impl Driver {
     }
 }
 
-/// Puts the news of a training on the tape and on the screen.
-struct NewsDesk {
-    name: String,
-    base: CheckpointId,
-    dataset: Digest,
-    hyper_json: String,
-    run: PathBuf,
-    append: Recipient<Append>,
-    phase: Phase,
-    done_before: u64,
-}
-
-impl Actor for NewsDesk {
-    type Context = Context<Self>;
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(1024);
-    }
-}
-
-impl NewsDesk {
-    fn put(&self, name: &str, event: Event, ctx: &mut Context<Self>) {
-        let append = self.append.clone();
-        let event = NewEvent::named(StreamId::training(&self.name), name, event);
-        // In order: the next piece of news is handled only after this one is durable.
-        let put = async move {
-            if let Err(failure) = ask_again(
-                &append,
-                Append {
-                    events: vec![event],
-                },
-            )
-            .await
-            {
-                tracing::error!(%failure, "news of a training did not reach the tape");
-            }
-        };
-        ctx.wait(put.into_actor(self));
-    }
-}
-
-impl Handler<TrainingNews> for NewsDesk {
-    type Result = ();
-    fn handle(&mut self, news: TrainingNews, ctx: &mut Self::Context) {
-        match news {
-            TrainingNews::Started {
-                name,
-                done,
-                steps,
-                tokens,
-                loss_tokens,
-            } => {
-                self.done_before = done;
-                self.phase.set_total(steps);
-                self.phase.at(done, format!("{tokens} tokens an epoch"));
-                let event = Event::TrainingStarted(TrainingStarted {
-                    name,
-                    base: self.base.clone(),
-                    dataset: self.dataset.clone(),
-                    hyper_json: self.hyper_json.clone(),
-                    steps,
-                    tokens,
-                    loss_tokens,
-                });
-                self.put("started", event, ctx);
-            }
-            TrainingNews::Progressed(body) => {
-                self.phase.at(
-                    body.step,
-                    format!("loss {:.3}, {:.0} tokens/s", body.loss, body.tokens_per_s),
-                );
-                // A resumed training makes some steps again: other facts, other names.
-                let name = format!("step-{}-from-{}", body.step, self.done_before);
-                self.put(&name, Event::TrainingProgressed(body), ctx);
-            }
-            TrainingNews::Saved {
-                name,
-                step,
-                path,
-                digest,
-                eval_loss,
-                best,
-            } => {
-                let path = path.strip_prefix(&self.run).unwrap_or(&path);
-                let event = Event::CheckpointWritten(CheckpointWritten {
-                    name,
-                    step,
-                    path: path.display().to_string(),
-                    digest,
-                    eval_loss,
-                    best,
-                });
-                self.put(
-                    &format!("checkpoint-{step}-from-{}", self.done_before),
-                    event,
-                    ctx,
-                );
-            }
-        }
-    }
+/// The last part of what may be a path: nothing of a machine goes on the tape.
+pub(crate) fn last_part(name: &str) -> String {
+    let last = std::path::Path::new(name).file_name();
+    last.map_or(name.to_owned(), |last| last.to_string_lossy().into_owned())
 }

@@ -6,6 +6,7 @@
 //! - [`learning`]: datasets, trainings, scores, the evaluation
 //! - `rounds`: datasets of the policy's own wins, and the guard's decisions
 //! - `fitness`: whether more work may begin: budgets and breakers
+//! - [`news`]: what a training tells, onto the tape
 //! - [`phases`]: how long each phase took, read off the tape
 //! - [`progress`]: what the person sees meanwhile
 //! - [`stop`]: stopping on request, such as Ctrl-C
@@ -15,6 +16,7 @@ pub mod attempts;
 pub mod driver;
 mod fitness;
 pub mod learning;
+pub mod news;
 pub mod phases;
 pub mod progress;
 mod rounds;

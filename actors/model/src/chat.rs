@@ -13,7 +13,7 @@ use crate::chat_format::{Format, detect};
 use crate::error::ModelError;
 use crate::template::Template;
 use crate::tokenizer::{Prefix, TokenizerParts};
-use gametape_schemas::{ChatMessage, Role};
+use gametape_schemas::{ChatMessage, Digest, Role};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokenizers::Tokenizer;
@@ -117,6 +117,11 @@ impl ChatTokenizer {
     /// What the tokenizer was made from, for saving.
     pub fn parts(&self) -> &TokenizerParts {
         &self.inner.parts
+    }
+
+    /// Digest of tokenizer and chat template ([`TokenizerParts::digest`]).
+    pub fn digest(&self) -> Digest {
+        self.inner.parts.digest()
     }
 
     /// Tokens that end a completion, ascending.

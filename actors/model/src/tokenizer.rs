@@ -7,6 +7,7 @@
 
 use crate::error::ModelError;
 use crate::gguf::{Gguf, Value};
+use gametape_schemas::Digest;
 use serde_json::{Map, Value as Json, json};
 use std::collections::HashMap;
 use tokenizers::Tokenizer;
@@ -22,6 +23,34 @@ pub struct TokenizerParts {
     pub bos: Option<String>,
     /// Text of the token that ends a text or turn.
     pub eos: Option<String>,
+}
+
+impl TokenizerParts {
+    /// Digest of what decides how conversations become tokens, whatever the layout of the
+    /// files: two models with the same one read and write the same tokens.
+    pub fn digest(&self) -> Digest {
+        // A `tokenizer.json` that is no JSON does not load; its text stands for it.
+        let json = match serde_json::from_str::<Json>(&self.json) {
+            Ok(value) => sorted(&value),
+            Err(_) => Json::String(self.json.clone()),
+        };
+        let all = json!([json, self.template, self.bos, self.eos]);
+        Digest::of_bytes(all.to_string().as_bytes())
+    }
+}
+
+/// With the keys of every object in order.
+fn sorted(value: &Json) -> Json {
+    match value {
+        Json::Object(map) => {
+            let mut pairs: Vec<(&String, &Json)> = map.iter().collect();
+            pairs.sort_by_key(|(key, _)| *key);
+            let pairs = pairs.into_iter().map(|(k, v)| (k.clone(), sorted(v)));
+            Json::Object(pairs.collect())
+        }
+        Json::Array(items) => Json::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
 }
 
 /// GPT-2 style split of Qwen2: contractions, words, single digits, punctuation, blanks.
@@ -343,5 +372,43 @@ fn strip_prefix(value: &mut Json) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_of_what_a_tokenizer_does_and_not_of_its_layout() {
+        let parts = crate::tiny::tokenizer_parts();
+        let value: Json = serde_json::from_str(&parts.json).unwrap();
+        let with = |json: String| TokenizerParts {
+            json,
+            ..parts.clone()
+        };
+        // Another layout and another order of keys.
+        let mut keys: Vec<_> = value.as_object().unwrap().iter().collect();
+        keys.reverse();
+        let turned: Map<String, Json> = keys
+            .into_iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        let turned = with(serde_json::to_string_pretty(&turned).unwrap());
+        assert_ne!(turned.json, parts.json);
+        assert_eq!(turned.digest(), parts.digest());
+        // Another token, another template, another end.
+        let other = with(parts.json.replace("<|endoftext|>", "<|end|>"));
+        let template = TokenizerParts {
+            template: Some("{{ messages }}".to_owned()),
+            ..parts.clone()
+        };
+        let end = TokenizerParts {
+            eos: None,
+            ..parts.clone()
+        };
+        for changed in [other, template, end] {
+            assert_ne!(changed.digest(), parts.digest());
+        }
     }
 }

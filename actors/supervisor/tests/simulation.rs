@@ -360,6 +360,7 @@ impl World {
                     final_loss: 0.0,
                     tokens: 1,
                     wall_seconds: 0.0,
+                    weights: None,
                 }))
             }
             Next::Judge {

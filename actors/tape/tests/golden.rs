@@ -134,6 +134,32 @@ fn older_samples() -> Vec<(&'static str, Event)> {
             }),
         ),
         (
+            "TrainingStarted.v1",
+            Event::TrainingStarted(TrainingStarted {
+                name: "policy".into(),
+                base: CheckpointId::new("b"),
+                dataset: digest(4),
+                hyper_json: "{}".into(),
+                steps: 300,
+                tokens: 200_000,
+                loss_tokens: 40_000,
+                origin: None,
+            }),
+        ),
+        (
+            "TrainingFinished.v1",
+            Event::TrainingFinished(TrainingFinished {
+                name: "policy".into(),
+                checkpoint: CheckpointId::new("c"),
+                path: "checkpoints/policy".into(),
+                steps: 300,
+                final_loss: 0.125,
+                tokens: 400_000,
+                wall_seconds: 600.5,
+                weights: None,
+            }),
+        ),
+        (
             "TaskRegistered.v1",
             Event::TaskRegistered(TaskRegistered::forged(task())),
         ),

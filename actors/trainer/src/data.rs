@@ -15,6 +15,8 @@ pub struct Prepared {
     pub sources: Vec<String>,
     /// Rows longer than the limit.
     pub too_long: usize,
+    /// Tokens of the shortest and of the longest of them.
+    pub too_long_tokens: Option<(usize, usize)>,
     /// Rows without a token that is learnt.
     pub without_loss: usize,
 }
@@ -40,8 +42,13 @@ pub fn is_measured(row: &DatasetRow, hyper: &Hyperparameters) -> bool {
     (number as f64) < hyper.eval_share * (1u64 << 48) as f64
 }
 
+/// Tokens that a row may have: what the training allows, and what the model can read.
+pub fn limit(hyper: &Hyperparameters, context: usize) -> usize {
+    hyper.max_tokens.min(context)
+}
+
 /// Tokenises rows and sorts them into those that are trained on and those that are measured;
-/// the order of each kind is kept.
+/// the order of each kind is kept. `context` is the longest row that the model can read.
 ///
 /// # Errors
 /// `GT-TRAIN-EMPTY` when nothing is left to train on, or what the tokenizer says.
@@ -49,13 +56,15 @@ pub fn prepare(
     rows: &[DatasetRow],
     tokenizer: &ChatTokenizer,
     hyper: &Hyperparameters,
+    context: usize,
 ) -> Result<Prepared, Failure> {
-    let max_tokens = hyper.max_tokens;
+    let most = limit(hyper, context);
     let mut out = Prepared {
         rows: Vec::with_capacity(rows.len()),
         trained: 0,
         sources: Vec::with_capacity(rows.len()),
         too_long: 0,
+        too_long_tokens: None,
         without_loss: 0,
     };
     let mut measured = Vec::new();
@@ -67,7 +76,10 @@ pub fn prepare(
             tokens: rendered.tokens.iter().map(|t| i64::from(*t)).collect(),
             loss: rendered.loss,
         };
-        if training.tokens.len() > max_tokens {
+        let length = training.tokens.len();
+        if length > most {
+            let (low, high) = out.too_long_tokens.unwrap_or((length, length));
+            out.too_long_tokens = Some((low.min(length), high.max(length)));
             out.too_long += 1;
         } else if training.loss_tokens() == 0 {
             out.without_loss += 1;
@@ -80,25 +92,53 @@ pub fn prepare(
     }
     out.trained = out.rows.len();
     if out.rows.is_empty() {
-        return Err(Failure::new(
-            FailureKind::Input,
-            "GT-TRAIN-EMPTY",
-            format!(
-                "nothing to train on: of {} rows, {} are longer than max_tokens = {max_tokens}, \
-                 {} have no token with loss and {} are held out by eval_share",
-                rows.len(),
-                out.too_long,
-                out.without_loss,
-                measured.len()
-            ),
-        )
-        .with_help("raise max_tokens, or collect more resolved attempts"));
+        return Err(nothing(rows.len(), &out, measured.len(), hyper, context));
     }
     for (row, source) in measured {
         out.rows.push(row);
         out.sources.push(source);
     }
     Ok(out)
+}
+
+/// Why nothing is left, with the lengths that decide.
+fn nothing(
+    rows: usize,
+    left_out: &Prepared,
+    measured: usize,
+    hyper: &Hyperparameters,
+    context: usize,
+) -> Failure {
+    let lengths = match left_out.too_long_tokens {
+        Some((low, high)) if low < high => format!(" (from {low} to {high} tokens)"),
+        Some((low, _)) => format!(" ({low} tokens)"),
+        None => String::new(),
+    };
+    let (most, name) = match hyper.max_tokens <= context {
+        true => (hyper.max_tokens, "max_tokens"),
+        false => (context, "the model's context"),
+    };
+    let help = match left_out.too_long_tokens {
+        Some((low, _)) if low > context => format!(
+            "rows are never cut: train a model with a context of at least {low} tokens, or build \
+             a dataset of shorter rows (the filter `length`)"
+        ),
+        Some((low, _)) => format!(
+            "rows are never cut: set max_tokens to at least {low}, or build a dataset of shorter \
+             rows (the filter `length`)"
+        ),
+        None => "collect more attempts, or hold less out (eval_share)".to_owned(),
+    };
+    Failure::new(
+        FailureKind::Input,
+        "GT-TRAIN-EMPTY",
+        format!(
+            "nothing to train on: of {rows} rows, {} are longer than {name} = {most}{lengths}, \
+             {} have no token with loss and {measured} are held out by eval_share",
+            left_out.too_long, left_out.without_loss,
+        ),
+    )
+    .with_help(help)
 }
 
 #[cfg(test)]
@@ -139,6 +179,52 @@ mod tests {
             let same = is_measured(&row(t + 20, 9), &repo);
             assert_eq!(is_measured(&row(t, 0), &repo), same);
             assert!(!is_measured(&row(t, 0), &hyper(0.0, EvalUnit::Task)));
+        }
+    }
+
+    #[test]
+    fn rows_beyond_the_context_are_left_out_and_a_set_of_them_is_refused_with_its_lengths() {
+        use gametape_model::tiny;
+        use gametape_schemas::{ChatMessage, Role};
+        let tokenizer = ChatTokenizer::new(tiny::tokenizer_parts(), &[2]).unwrap();
+        let told = |attempt: usize, letters: usize| DatasetRow {
+            messages: vec![
+                ChatMessage::new(Role::User, "x".repeat(letters)),
+                ChatMessage::trained("y"),
+            ],
+            ..row(attempt, attempt)
+        };
+        let hyper = |max_tokens| Hyperparameters {
+            max_tokens,
+            ..Hyperparameters::default()
+        };
+        let rows = [told(0, 10), told(1, 300), told(2, 500)];
+        let some = prepare(&rows, &tokenizer, &hyper(10_000), 200).unwrap();
+        assert_eq!((some.trained, some.too_long), (1, 2));
+        let (low, high) = some.too_long_tokens.unwrap();
+        assert!(low > 300 && high > 500 && high - low == 200);
+        for (max_tokens, context, name, advice) in [
+            (
+                10_000,
+                200,
+                "the model's context = 200",
+                "with a context of at least",
+            ),
+            (
+                150,
+                10_000,
+                "max_tokens = 150",
+                "set max_tokens to at least",
+            ),
+        ] {
+            let failure = prepare(&rows[1..], &tokenizer, &hyper(max_tokens), context);
+            let failure = failure.map(|_| ()).unwrap_err();
+            assert_eq!(failure.code, "GT-TRAIN-EMPTY");
+            let lengths = format!("from {low} to {high} tokens");
+            assert!(failure.message.contains(&lengths), "{failure}");
+            assert!(failure.message.contains(name), "{failure}");
+            assert!(failure.help.contains(advice), "{failure}");
+            assert!(failure.help.contains(&low.to_string()), "{failure}");
         }
     }
 }

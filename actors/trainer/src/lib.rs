@@ -8,6 +8,7 @@
 //! - [`plan_file`]: what a directory belongs to, and what decides the bits beside it
 //! - [`presets`]: SWE-Gym's own trainings as data
 //! - [`checkpoint`]: the resumable state on disk, atomically
+//! - `failures`: what can end one, in words
 //! - [`session`]: one training from start (or from where it was) to end
 //! - [`actor`]: the room's door: [`TrainerActor`] answers `Train`
 //!
@@ -21,6 +22,7 @@
 pub mod actor;
 pub mod checkpoint;
 pub mod data;
+mod failures;
 pub mod identity;
 pub mod order;
 pub mod plan_file;

@@ -4,7 +4,7 @@
 use crate::checkpoint;
 use crate::identity::Identity;
 use gametape_schemas::message::Hyperparameters;
-use gametape_schemas::{Failure, FailureKind};
+use gametape_schemas::{Digest, Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -119,6 +119,25 @@ pub struct Manifest {
     /// Which step's weights these are, where they are not the last ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights_of_step: Option<u64>,
+    /// Digest of the file of weights; absent where an earlier version wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Digest>,
+}
+
+/// Digest of the weights in a directory: of `model.safetensors`, or of
+/// `adapter_model.safetensors` where there is only an adapter. Paths are not part of it.
+///
+/// # Errors
+/// When neither can be read.
+pub fn weights_digest(place: &Path) -> io::Result<Digest> {
+    let whole = place.join("model.safetensors");
+    let path = match whole.is_file() {
+        true => whole,
+        false => place.join("adapter_model.safetensors"),
+    };
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
+    Ok(Digest(hasher.finalize().to_hex().to_string()))
 }
 
 /// The directory's plan, if it has one; refuses a directory of another training.
@@ -172,6 +191,22 @@ pub fn finished(directory: &Path, identity: &Identity) -> Option<Manifest> {
 /// `GT-TRAIN-OPTIONS`, naming all that is wrong.
 pub fn check(hyper: &Hyperparameters) -> Result<(), Failure> {
     let mut wrong = Vec::new();
+    if hyper.epochs == 0 || hyper.batch_size == 0 || hyper.max_tokens == 0 {
+        wrong.push("epochs, batch_size and max_tokens must be at least 1");
+    }
+    if !(hyper.learning_rate > 0.0 && hyper.learning_rate < 1.0) {
+        wrong.push("learning_rate must be in (0, 1)");
+    }
+    if !(0.0..=1.0).contains(&hyper.warmup_ratio) {
+        wrong.push("warmup_ratio must be in [0, 1]");
+    }
+    let not_negative = |n: f64| n.is_finite() && n >= 0.0;
+    if !not_negative(hyper.weight_decay) || !not_negative(hyper.max_grad_norm) {
+        wrong.push("weight_decay and max_grad_norm must be numbers from 0 on");
+    }
+    if hyper.lora_rank > 0 && !(hyper.lora_alpha.is_finite() && hyper.lora_alpha > 0.0) {
+        wrong.push("lora_alpha must be above 0 where there is a lora_rank");
+    }
     if !(0.0..1.0).contains(&hyper.lora_dropout) {
         wrong.push("lora_dropout must be in [0, 1)");
     }
@@ -199,7 +234,7 @@ pub fn check(hyper: &Hyperparameters) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gametape_schemas::{CheckpointId, Digest};
+    use gametape_schemas::CheckpointId;
 
     fn plan() -> PlanFile {
         PlanFile {
@@ -255,6 +290,10 @@ mod tests {
     #[test]
     fn options_that_cannot_work_together_are_all_named() {
         let hyper = Hyperparameters {
+            epochs: 0,
+            learning_rate: f64::INFINITY,
+            warmup_ratio: -0.1,
+            weight_decay: f64::NAN,
             lora_dropout: 1.0,
             eval_share: f64::NAN,
             patience: 2,
@@ -264,6 +303,10 @@ mod tests {
         let failure = check(&hyper).unwrap_err();
         assert_eq!(failure.code, "GT-TRAIN-OPTIONS");
         for word in [
+            "epochs",
+            "learning_rate",
+            "warmup_ratio",
+            "weight_decay",
             "lora_dropout",
             "eval_share",
             "lora_rank",

@@ -2,10 +2,12 @@
 //! it runs on the trainer's own thread.
 
 use crate::checkpoint::{self, Cursor};
-use crate::data::{Prepared, prepare};
+use crate::data::{Prepared, limit, prepare};
+pub use crate::failures::stopped;
+use crate::failures::{SaveError, disk, step_failure};
 use crate::identity::Identity;
 use crate::order::{Plan, micro_batches, sorted_micro_batches};
-use crate::plan_file::{Manifest, PlanFile, check, finished, known_plan};
+use crate::plan_file::{Manifest, PlanFile, check, finished, known_plan, weights_digest};
 use gametape_model::adapter::is_adapter;
 use gametape_model::optimizer::Schedule;
 use gametape_model::train::{
@@ -13,10 +15,9 @@ use gametape_model::train::{
     set_threads,
 };
 use gametape_model::{ChatTokenizer, ModelConfig, ModelError, memory, save_directory};
-use gametape_schemas::event::TrainingProgressed;
+use gametape_schemas::event::{TrainingProgressed, TrainingSetting};
 use gametape_schemas::message::{ModelSource, SaveForm, Train, Trained, TrainingNews};
 use gametape_schemas::{Digest, Failure, FailureKind};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -84,10 +85,17 @@ pub fn run(
             training.finish()?
         }
     };
+    let path = directory.join("final");
+    let weights = match manifest.weights {
+        Some(weights) => weights,
+        // An earlier version finished it.
+        None => weights_digest(&path).map_err(|e| disk(&path, &e))?,
+    };
     Ok(Trained {
+        weights,
         model: ModelSource {
             checkpoint: manifest.identity.checkpoint_id(),
-            path: directory.join("final"),
+            path,
         },
         steps: manifest.steps,
         final_loss: manifest.final_loss,
@@ -111,6 +119,7 @@ struct Training<'a> {
     measured: Vec<usize>,
     loss_tokens: u64,
     cursor: Cursor,
+    setting: TrainingSetting,
 }
 
 impl<'a> Training<'a> {
@@ -149,7 +158,7 @@ impl<'a> Training<'a> {
         let (model, tokenizer) =
             load_for_training(&request.base.path, hyper.lora_rank > 0).map_err(Failure::from)?;
         let config = model.config.clone();
-        let prepared = prepare(&request.rows, &tokenizer, hyper)?;
+        let prepared = prepare(&request.rows, &tokenizer, hyper, config.max_positions)?;
         let precision = match &known {
             Some(plan) if plan.precision == Precision::Bf16.name() => Precision::Bf16,
             Some(_) => Precision::Full,
@@ -175,9 +184,20 @@ impl<'a> Training<'a> {
         tracing::info!(
             training = %request.name, threads, precision = precision.name(),
             rows = plan_file.rows, too_long = plan_file.dropped_too_long,
+            most_tokens = limit(hyper, config.max_positions),
             without_loss = plan_file.dropped_without_loss,
             measured = plan_file.eval_rows, "training begins"
         );
+        let setting = TrainingSetting {
+            tokenizer: tokenizer.digest(),
+            rows: prepared.trained as u64,
+            measured: plan_file.eval_rows as u64,
+            too_long: prepared.too_long as u64,
+            without_loss: prepared.without_loss as u64,
+            precision: plan_file.precision.clone(),
+            micro_tokens: plan_file.micro_tokens as u64,
+            threads: u64::try_from(threads).unwrap_or(0),
+        };
         let Prepared {
             rows,
             trained,
@@ -233,6 +253,7 @@ impl<'a> Training<'a> {
             measured,
             loss_tokens,
             cursor,
+            setting,
         })
     }
 
@@ -247,6 +268,7 @@ impl<'a> Training<'a> {
             steps: self.plan.steps(),
             tokens: self.lengths.iter().take(trained).map(|l| *l as u64).sum(),
             loss_tokens: self.loss_tokens,
+            setting: self.setting.clone(),
         });
         while self.cursor.step < self.plan.steps() && !self.gave_up() {
             let step = self.cursor.step + 1;
@@ -470,6 +492,7 @@ impl<'a> Training<'a> {
             tokens: self.cursor.tokens,
             best: self.cursor.best,
             weights_of_step: earlier.map(|best| best.step),
+            weights: Some(weights_digest(&place).map_err(|e| disk(&place, &e))?),
         };
         let path = place.join("training.json");
         checkpoint::write_json(&path, &manifest).map_err(|e| disk(&path, &e))?;
@@ -520,64 +543,4 @@ fn resume(directory: &Path, learner: &mut Learner) -> Result<Cursor, Failure> {
         }
     }
     Ok(Cursor::start())
-}
-
-/// An error inside a checkpoint write: of the files or of the tensors.
-struct SaveError(TrainError);
-
-impl From<io::Error> for SaveError {
-    fn from(error: io::Error) -> Self {
-        Self(TrainError::Io(error))
-    }
-}
-
-fn step_failure(error: TrainError, step: u64, rows: &[usize], sources: &[String]) -> Failure {
-    match error {
-        TrainError::NotFinite { .. } => {
-            let attempts: Vec<&str> = rows
-                .iter()
-                .filter_map(|r| sources.get(*r))
-                .map(String::as_str)
-                .collect();
-            Failure::new(
-                FailureKind::Input,
-                "GT-TRAIN-NAN",
-                format!(
-                    "{error} in step {step}, whose rows are of the attempts {}",
-                    attempts.join(", ")
-                ),
-            )
-            .with_help("lower the learning rate; the last checkpoint before this step is kept")
-        }
-        TrainError::Stopped => stopped(),
-        TrainError::Io(error) => disk(Path::new("training"), &error),
-        TrainError::State(text) => Failure::new(FailureKind::Internal, "GT-TRAIN-PANIC", text),
-        TrainError::OutOfMemory(text) => Failure::new(FailureKind::Model, "GT-TRAIN-MEMORY", text)
-            .with_help("the last checkpoint is kept"),
-        TrainError::Model(error) => error.into(),
-    }
-}
-
-/// The answer to a training that was told to stop.
-pub fn stopped() -> Failure {
-    Failure::new(
-        FailureKind::Cancelled,
-        "GT-TRAIN-STOPPED",
-        "the training was told to stop",
-    )
-    .with_help("the same request resumes at the last checkpoint")
-}
-
-fn disk(path: &Path, error: &io::Error) -> Failure {
-    let full = error.kind() == io::ErrorKind::StorageFull;
-    Failure::new(
-        FailureKind::Disk,
-        "GT-TRAIN-DISK",
-        format!("{}: {error}", path.display()),
-    )
-    .with_help(if full {
-        "free some space and repeat: the last checkpoint is whole, training resumes there"
-    } else {
-        "check the directory and its permissions and repeat: training resumes at the last checkpoint"
-    })
 }

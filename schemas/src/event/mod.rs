@@ -16,6 +16,7 @@ mod grading;
 mod imported;
 mod rounds;
 mod tasks;
+mod training;
 
 pub use grading::{ConductExamined, Graded, Regraded, TestsRan};
 pub use imported::TrajectoryImported;
@@ -23,6 +24,10 @@ pub use rounds::{Decision, RoundDecided};
 pub use tasks::{
     CheckRun, EnvironmentProvisioned, ForgeFinished, Imported, TaskChecked, TaskQuarantined,
     TaskRegistered, TaskValidated,
+};
+pub use training::{
+    CheckpointWritten, TrainingFinished, TrainingOrigin, TrainingProgressed, TrainingSetting,
+    TrainingStarted,
 };
 
 macro_rules! events {
@@ -141,13 +146,13 @@ events! {
     /// A recipe was folded over a prefix of the tape.
     DatasetBuilt(DatasetBuilt) = 1,
     /// A training began.
-    TrainingStarted(TrainingStarted) = 1,
+    TrainingStarted(TrainingStarted) = 2,
     /// Its progress at a step.
     TrainingProgressed(TrainingProgressed) = 2,
     /// Its state is on disk, atomically.
     CheckpointWritten(CheckpointWritten) = 2,
     /// It ended with these weights.
-    TrainingFinished(TrainingFinished) = 1,
+    TrainingFinished(TrainingFinished) = 2,
     /// An evaluation began.
     EvaluationStarted(EvaluationStarted) = 1,
     /// A selection rule picked one attempt of a task.
@@ -360,93 +365,6 @@ pub struct DatasetBuilt {
     pub dropped: BTreeMap<String, u64>,
     /// Rows by label (`resolved`, `unresolved`).
     pub labels: BTreeMap<String, u64>,
-}
-
-/// Body of [`Event::TrainingStarted`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TrainingStarted {
-    /// Name within the run.
-    pub name: String,
-    /// Starting weights.
-    pub base: CheckpointId,
-    /// The dataset.
-    pub dataset: Digest,
-    /// Hyperparameters, as JSON text.
-    pub hyper_json: String,
-    /// Optimiser steps planned.
-    pub steps: u64,
-    /// Tokens in one epoch, and those with loss.
-    pub tokens: u64,
-    /// Tokens with loss in one epoch.
-    pub loss_tokens: u64,
-}
-
-/// Body of [`Event::TrainingProgressed`].
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct TrainingProgressed {
-    /// Name within the run.
-    pub name: String,
-    /// Optimiser step, from 1.
-    pub step: u64,
-    /// Mean loss per loss token over this step, nats.
-    pub loss: f64,
-    /// Global gradient norm before clipping.
-    pub grad_norm: f64,
-    /// Learning rate used.
-    pub lr: f64,
-    /// Tokens per second of this step.
-    pub tokens_per_s: f64,
-    /// Mean loss of the held-out rows after this step, where it was measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval_loss: Option<f64>,
-    /// Highest resident memory of the process so far, bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<u64>,
-    /// Tokens of a micro-batch from this step on, where memory did not suffice for more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub micro_tokens: Option<u64>,
-    /// Whether layers are computed again in the backward pass from this step on, because
-    /// memory did not suffice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_layers: Option<bool>,
-}
-
-/// Body of [`Event::CheckpointWritten`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct CheckpointWritten {
-    /// Name of the training within the run.
-    pub name: String,
-    /// Optimiser steps done.
-    pub step: u64,
-    /// Directory, relative to the run's directory.
-    pub path: String,
-    /// Digest of the weights.
-    pub digest: Digest,
-    /// Loss of the held-out rows with these weights, where it was measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval_loss: Option<f64>,
-    /// Whether that is the lowest so far.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub best: bool,
-}
-
-/// Body of [`Event::TrainingFinished`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TrainingFinished {
-    /// Name within the run.
-    pub name: String,
-    /// The weights that it made.
-    pub checkpoint: CheckpointId,
-    /// Directory, relative to the run's directory.
-    pub path: String,
-    /// Optimiser steps.
-    pub steps: u64,
-    /// Loss of the last step.
-    pub final_loss: f64,
-    /// Tokens processed, all epochs.
-    pub tokens: u64,
-    /// Seconds of training by the process that finished it.
-    pub wall_seconds: f64,
 }
 
 /// Body of [`Event::EvaluationStarted`].

@@ -382,6 +382,23 @@ pub fn samples() -> Vec<Event> {
             steps: 300,
             tokens: 200_000,
             loss_tokens: 40_000,
+            origin: Some(TrainingOrigin {
+                code_version: "gametape 0.1.0".into(),
+                base_name: "smollm2".into(),
+                dataset_name: "wins".into(),
+                preset: Some("swegym-policy".into()),
+                allowed_overlap: vec!["owner/repo".into()],
+                setting: TrainingSetting {
+                    tokenizer: digest(6),
+                    rows: 10,
+                    measured: 1,
+                    too_long: 2,
+                    without_loss: 3,
+                    precision: "full".into(),
+                    micro_tokens: 1024,
+                    threads: 2,
+                },
+            }),
         }),
         Event::TrainingProgressed(TrainingProgressed {
             name: "policy".into(),
@@ -408,6 +425,7 @@ pub fn samples() -> Vec<Event> {
             final_loss: 0.125,
             tokens: 400_000,
             wall_seconds: 600.5,
+            weights: Some(digest(7)),
         }),
         Event::EvaluationStarted(EvaluationStarted {
             name: "held-out".into(),
