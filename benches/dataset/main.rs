@@ -2,23 +2,27 @@
 //! tape's export: the same filters, the same bytes.
 //!
 //! ```text
-//! cargo bench -p gametape-benches --bench dataset -- [--steps N] [--rounds N] [--quick]
+//! cargo bench -p gametape-benches --bench dataset -- [--steps N] [--rounds N] [--quick] [--alone]
 //! ```
 //!
 //! Ours opens the tape, folds it, and writes the rows with their digest; theirs reads JSON
 //! lines and writes the rows. Writing the export is not counted, neither are Python's start
-//! and imports. Each side is a process of its own, so that memory is its own.
+//! and imports. Each round of each side is a process of its own, so that memory is its own;
+//! the sides take turns. `--alone` leaves Python and the export out, for long tapes.
+//!
+//! Memory is measured on a second tape, too, of a tenth of the steps.
 
 mod made_up;
 
 use gametape_agent::voice::Voices;
-use gametape_schemas::recipe::{Given, Options, Recipe, Voice, build};
-use gametape_schemas::{Digest, Said};
+use gametape_schemas::Said;
+use gametape_schemas::recipe::{Given, Options, Recipe, Voice, each};
 use gametape_tape::{Prefix, SledTape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -48,12 +52,54 @@ most = 2
 keep = "fewest_turns"
 "#;
 
-/// What a side tells of itself.
+/// What a round tells of itself.
 #[derive(Serialize, Deserialize)]
+struct Round {
+    seconds: f64,
+    rows: u64,
+    passes: u32,
+    peak_bytes: u64,
+}
+
+/// Rounds of a side.
+#[derive(Default)]
 struct Side {
     seconds: Vec<f64>,
-    rows: usize,
+    rows: u64,
+    passes: u32,
     peak_bytes: u64,
+}
+
+impl Side {
+    fn add(&mut self, round: Round) {
+        self.seconds.push(round.seconds);
+        self.peak_bytes = self.peak_bytes.max(round.peak_bytes);
+        (self.rows, self.passes) = (round.rows, round.passes);
+    }
+
+    fn median(&self) -> f64 {
+        median(self.seconds.clone())
+    }
+}
+
+/// How ours is run: with what it keeps by itself, or with little.
+#[derive(Clone, Copy)]
+enum Keep {
+    Usual,
+    Little,
+}
+
+impl Keep {
+    fn options(self) -> Options {
+        match self {
+            Self::Usual => Options::default(),
+            Self::Little => Options {
+                keep_bytes: 0,
+                rows_bytes: 16 << 20,
+                native: false,
+            },
+        }
+    }
 }
 
 fn voices() -> Outcome<Voices> {
@@ -65,14 +111,29 @@ fn open(place: &Path) -> Outcome<SledTape> {
 }
 
 /// One round: from the files of a tape to the file of rows.
-fn round(place: &Path, options: Options) -> Outcome<usize> {
+fn ours(place: &Path, keep: Keep) -> Outcome<()> {
+    let begin = Instant::now();
     let tape = open(place)?;
     let given = Given::new(Recipe::parse(RECIPE)?);
-    let built = build(&given, &Prefix::new(&tape, None), &voices()?, options)?;
-    let bytes = built.to_jsonl()?;
-    std::fs::File::create(place.join("ours.jsonl"))?.write_all(&bytes)?;
-    std::fs::write(place.join("ours.digest"), Digest::of_bytes(&bytes).0)?;
-    Ok(built.rows.len())
+    let mut out = BufWriter::new(File::create(place.join("ours.jsonl"))?);
+    let prefix = Prefix::new(&tape, None);
+    let built = each::<Box<dyn Error>>(
+        &given,
+        &prefix,
+        &voices()?,
+        keep.options(),
+        &mut |_, line| Ok(out.write_all(line)?),
+    )?;
+    out.flush()?;
+    std::fs::write(place.join("ours.digest"), &built.sum.digest.0)?;
+    let round = Round {
+        seconds: begin.elapsed().as_secs_f64(),
+        rows: built.sum.rows,
+        passes: built.passes,
+        peak_bytes: peak(),
+    };
+    println!("{}", serde_json::to_string(&round)?);
+    Ok(())
 }
 
 /// The highest resident memory of this process, bytes.
@@ -83,32 +144,36 @@ fn peak() -> u64 {
     kib.unwrap_or_default() * 1024
 }
 
-fn ours(place: &Path, rounds: usize, keep_bytes: usize) -> Outcome<()> {
-    let options = Options {
-        keep_bytes,
-        ..Options::default()
-    };
-    let mut side = Side {
-        seconds: vec![],
-        rows: 0,
-        peak_bytes: 0,
-    };
-    for _ in 0..rounds {
-        let begin = Instant::now();
-        side.rows = round(place, options)?;
-        side.seconds.push(begin.elapsed().as_secs_f64());
-    }
-    side.peak_bytes = peak();
-    println!("{}", serde_json::to_string(&side)?);
-    Ok(())
-}
-
-fn side(command: &mut Command) -> Outcome<Side> {
+fn told(command: &mut Command) -> Outcome<Round> {
     let output = command.output()?;
     if !output.status.success() {
         return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// One round of ours in a process of its own.
+fn started(place: &Path, keep: Keep) -> Outcome<Round> {
+    let keep = match keep {
+        Keep::Usual => "usual",
+        Keep::Little => "little",
+    };
+    told(
+        Command::new(std::env::current_exe()?)
+            .arg("--ours")
+            .arg(place)
+            .arg(keep),
+    )
+}
+
+/// One round of theirs, with one of two readers of JSON.
+fn theirs(place: &Path, json: &str) -> Outcome<Round> {
+    told(
+        Command::new("python3")
+            .arg(place.join("peer.py"))
+            .arg(place)
+            .arg(json),
+    )
 }
 
 /// The middle one of some numbers.
@@ -117,8 +182,16 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Sides in the order of the table.
+const SIDES: [&str; 4] = [
+    "gametape",
+    "gametape, little memory",
+    "Python, json",
+    "Python, orjson",
+];
+
 fn main() -> Outcome<()> {
-    let (mut steps, mut rounds) = (100_000, 3);
+    let (mut steps, mut rounds, mut alone) = (100_000, 5, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} wants a value"));
@@ -126,97 +199,130 @@ fn main() -> Outcome<()> {
             "--steps" => steps = value()?.parse()?,
             "--rounds" => rounds = value()?.parse::<usize>()?.max(1),
             "--quick" => (steps, rounds) = (20_000, 1),
+            "--alone" => alone = true,
             "--bench" => {}
             // This very program, as one of the sides.
             "--ours" => {
-                let (place, rounds) = (value()?, value()?);
-                return ours(Path::new(&place), rounds.parse()?, value()?.parse()?);
+                let place = value()?;
+                let keep = match value()?.as_str() {
+                    "little" => Keep::Little,
+                    _ => Keep::Usual,
+                };
+                return ours(Path::new(&place), keep);
             }
             other => return Err(format!("unknown argument {other}").into()),
         }
     }
-    let place = tempfile::tempdir()?;
-    let place = place.path();
-    let tape = open(place)?;
-    let tasks = made_up::fill(&tape, steps)?;
-    let events = tape.durable();
-    drop(tape);
-    let mut export = std::io::BufWriter::new(std::fs::File::create(place.join("tape.jsonl"))?);
-    gametape_tape::export(&place.join("tape"), &mut export)?;
-    export.flush()?;
-    let megabytes = std::fs::metadata(place.join("tape.jsonl"))?.len() as f64 / 1e6;
-    openings(place, tasks)?;
-    println!("{steps} steps, {events} events, {megabytes:.0} MB as JSON lines");
+    let (place, small) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let (place, small) = (place.path(), small.path());
+    let (events, tasks) = filled(place, steps)?;
+    filled(small, steps / 10)?;
+    let mut json_bytes = None;
+    if !alone {
+        let mut export = BufWriter::new(File::create(place.join("tape.jsonl"))?);
+        gametape_tape::export(&place.join("tape"), &mut export)?;
+        export.flush()?;
+        json_bytes = Some(std::fs::metadata(place.join("tape.jsonl"))?.len());
+        openings(place, tasks)?;
+        std::fs::write(place.join("peer.py"), include_str!("peer.py"))?;
+    }
+    let megabytes = json_bytes.map_or(String::new(), |n| {
+        format!(", {:.0} MB as JSON lines", n as f64 / 1e6)
+    });
+    println!("{steps} steps, {events} events{megabytes}");
 
-    let program = std::env::current_exe()?;
-    let run = |keep: usize| {
-        side(
-            Command::new(&program)
-                .arg("--ours")
-                .arg(place)
-                .args([rounds.to_string(), keep.to_string()]),
-        )
-    };
-    let one_pass = run(Options::default().keep_bytes)?;
-    let first = std::fs::read(place.join("ours.jsonl"))?;
-    let two_passes = run(0)?;
-    if first != std::fs::read(place.join("ours.jsonl"))? {
-        return Err("one pass and two passes do not give the same bytes".into());
-    }
-    std::fs::write(place.join("peer.py"), include_str!("peer.py"))?;
-    let theirs = side(
-        Command::new("python3")
-            .arg(place.join("peer.py"))
-            .arg(place)
-            .arg(rounds.to_string()),
-    );
-    println!("| | s | steps/s | rows | peak MB |\n|---|---|---|---|---|");
-    let tell = |name: &str, side: &Side| {
-        let time = median(side.seconds.clone());
-        println!(
-            "| {name} | {time:.3} | {:.0} | {} | {:.0} |",
-            steps as f64 / time,
-            side.rows,
-            side.peak_bytes as f64 / 1e6
-        );
-        time
-    };
-    let ours = tell("gametape, one pass", &one_pass);
-    let twice = tell("gametape, two passes", &two_passes);
-    let mut ratios = BTreeMap::from([
-        ("build_vs_python", None),
-        ("build_two_passes_vs_python", None),
-    ]);
-    let mut python_peak = None;
-    match theirs {
-        Ok(theirs) => {
-            let time = tell("Python", &theirs);
-            if first != std::fs::read(place.join("theirs.jsonl"))? {
-                return Err("the two do not give the same bytes".into());
+    let mut sides: [Side; 4] = Default::default();
+    let mut skipped = [alone; 4];
+    let mut first: Option<Vec<u8>> = None;
+    for _ in 0..rounds {
+        for (at, (side, skipped)) in sides.iter_mut().zip(&mut skipped).enumerate() {
+            let (round, file) = match at {
+                0 => (started(place, Keep::Usual), "ours.jsonl"),
+                1 => (started(place, Keep::Little), "ours.jsonl"),
+                _ if *skipped => continue,
+                2 => (theirs(place, "json"), "theirs.jsonl"),
+                _ => (theirs(place, "orjson"), "theirs.jsonl"),
+            };
+            match round {
+                Ok(round) => side.add(round),
+                Err(reason) if at >= 2 => {
+                    println!("SKIPPED: {}: {reason}", SIDES[at]);
+                    *skipped = true;
+                    continue;
+                }
+                Err(reason) => return Err(reason),
             }
-            let round = |n: f64| Some((n * 100.0).round() / 100.0);
-            ratios.insert("build_vs_python", round(time / ours));
-            ratios.insert("build_two_passes_vs_python", round(time / twice));
-            python_peak = Some(theirs.peak_bytes);
+            let bytes = std::fs::read(place.join(file))?;
+            if *first.get_or_insert_with(|| bytes.clone()) != bytes {
+                return Err(format!("{} does not give the same bytes", SIDES[at]).into());
+            }
         }
-        Err(reason) => println!("SKIPPED: Python: {reason}"),
     }
+    let row_bytes = first.map_or(0, |bytes| bytes.len());
+    let tenth = [started(small, Keep::Usual)?, started(small, Keep::Little)?];
+
+    println!(
+        "| | s | steps/s | rows | readings | peak MB | at a tenth |\n|---|---|---|---|---|---|---|"
+    );
+    let mega = |bytes: u64| format!("{:.0}", bytes as f64 / 1e6);
+    for (at, side) in sides
+        .iter()
+        .enumerate()
+        .filter(|(_, side)| !side.seconds.is_empty())
+    {
+        println!(
+            "| {} | {:.3} | {:.0} | {} | {} | {} | {} |",
+            SIDES[at],
+            side.median(),
+            steps as f64 / side.median(),
+            side.rows,
+            side.passes,
+            mega(side.peak_bytes),
+            tenth
+                .get(at)
+                .map_or(String::new(), |one| mega(one.peak_bytes)),
+        );
+    }
+    let [usual, little, json, orjson] = &sides;
+    let against = |theirs: &Side, ours: &Side| {
+        let ratio = theirs.median() / ours.median();
+        ratio.is_finite().then(|| (ratio * 100.0).round() / 100.0)
+    };
     let line = serde_json::json!({
         "bench": "dataset",
-        "ratios": ratios,
+        "ratios": {
+            "build_vs_python": against(json, usual),
+            "build_vs_python_orjson": against(orjson, usual),
+            "build_little_memory_vs_python": against(json, little),
+        },
         "detail": {
             "steps": steps,
             "events": events,
-            "json_bytes": (megabytes * 1e6) as u64,
-            "rows": one_pass.rows,
-            "row_bytes": first.len(),
-            "one_pass_s": ours,
-            "two_passes_s": twice,
-            "peak_bytes": { "one_pass": one_pass.peak_bytes, "two_passes": two_passes.peak_bytes, "python": python_peak },
+            "rounds": rounds,
+            "json_bytes": json_bytes,
+            "rows": usual.rows,
+            "row_bytes": row_bytes,
+            "seconds": { "usual": usual.median(), "little_memory": little.median(),
+                         "python_json": finite(json.median()), "python_orjson": finite(orjson.median()) },
+            "readings_of_the_tape": { "usual": usual.passes, "little_memory": little.passes },
+            "peak_bytes": { "usual": usual.peak_bytes, "little_memory": little.peak_bytes,
+                            "python_json": json.peak_bytes },
+            "peak_bytes_at_a_tenth": { "usual": tenth[0].peak_bytes, "little_memory": tenth[1].peak_bytes },
         },
     });
     println!("{line}");
     Ok(())
+}
+
+fn finite(n: f64) -> Option<f64> {
+    n.is_finite().then_some(n)
+}
+
+/// A tape of so many steps in a directory; gives how many events and tasks it has.
+fn filled(place: &Path, steps: usize) -> Outcome<(u64, usize)> {
+    let tape = open(place)?;
+    let tasks = made_up::fill(&tape, steps)?;
+    Ok((tape.durable(), tasks))
 }
 
 /// How each task's conversation begins: Python has no templates to render.

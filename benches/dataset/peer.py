@@ -1,8 +1,8 @@
 """The same policy dataset from the tape's export, as a script for one run would make it.
 
-Usage: peer.py DIR ROUNDS, with DIR/tape.jsonl (`gametape tape export`) and
+Usage: peer.py DIR json|orjson, with DIR/tape.jsonl (`gametape tape export`) and
 DIR/openings.json (system text and statement by task). Writes DIR/theirs.jsonl and prints one
-JSON object: seconds of each round, rows, and the peak of resident memory in bytes.
+JSON object: seconds, rows, and the peak of resident memory in bytes.
 
 One pass; of steps only what a row needs is kept, and of attempts that are graded as
 unresolved nothing.
@@ -15,12 +15,22 @@ import time
 DIR = sys.argv[1]
 STOP = "</function"
 
+if sys.argv[2] == "orjson":
+    import orjson
+
+    loads, dumps = orjson.loads, orjson.dumps
+else:
+    loads = json.loads
+
+    def dumps(row):
+        return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
+
 
 def build():
     tasks, unvalidated, attempts = {}, {}, {}
-    with open(f"{DIR}/tape.jsonl", encoding="utf-8") as lines:
+    with open(f"{DIR}/tape.jsonl", "rb") as lines:
         for line in lines:
-            record = json.loads(line)
+            record = loads(line)
             kind, body = record["event"]["type"], record["event"]["body"]
             if kind == "StepTaken":
                 attempt = attempts.get(body["attempt"])
@@ -63,8 +73,8 @@ def build():
             elif kind == "ConductExamined":
                 attempts[body["attempt"]]["findings"] = body["findings"]
 
-    with open(f"{DIR}/openings.json", encoding="utf-8") as file:
-        openings = json.load(file)
+    with open(f"{DIR}/openings.json", "rb") as file:
+        openings = loads(file.read())
     by_task = {}
     for name, attempt in attempts.items():
         task = tasks.get(attempt["task"])
@@ -117,17 +127,15 @@ def build():
             }
         )
     rows.sort(key=lambda row: (row["task"], row["attempt"]))
-    with open(f"{DIR}/theirs.jsonl", "w", encoding="utf-8") as out:
+    with open(f"{DIR}/theirs.jsonl", "wb") as out:
         for row in rows:
-            out.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")))
-            out.write("\n")
+            out.write(dumps(row))
+            out.write(b"\n")
     return len(rows)
 
 
-seconds = []
-for _ in range(int(sys.argv[2])):
-    begin = time.perf_counter()
-    count = build()
-    seconds.append(time.perf_counter() - begin)
+begin = time.perf_counter()
+count = build()
+seconds = time.perf_counter() - begin
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"seconds": seconds, "rows": count, "peak_bytes": peak}))
+print(json.dumps({"seconds": seconds, "rows": count, "passes": 1, "peak_bytes": peak}))

@@ -1,13 +1,15 @@
 //! `gametape dataset …`: datasets are rebuilt from the tape whenever they are asked for.
 
-use super::{Pipe, existing, output, print_json, put};
+use super::{Pipe, existing, print_json, put};
 use crate::cli::{DatasetAction, DatasetForm, RunDir};
 use crate::config::Paths;
 use crate::datasets::{self, Found, export, make, show};
 use crate::system::now_micros;
 use crate::trajectories::export::{atomic, unwritable};
-use gametape_schemas::recipe::{Options, diff::diff};
-use gametape_schemas::{Digest, Failure};
+use crate::trajectories::paint::harmless;
+use gametape_schemas::recipe::Options;
+use gametape_schemas::recipe::diff::{Rows, diff};
+use gametape_schemas::{Digest, Failure, FailureKind};
 use gametape_tape::{Prefix, SledTape};
 use std::io::Write;
 use std::path::Path;
@@ -28,12 +30,14 @@ pub struct Check {
     pub recorded: Digest,
     /// Digest of what the recipe gives now.
     pub rebuilt: Digest,
+    /// All that the tape says of it and that does not fit, in words.
+    pub differs: Vec<String>,
 }
 
 impl Check {
     /// Whether they agree.
     pub fn agrees(&self) -> bool {
-        self.recorded == self.rebuilt
+        self.differs.is_empty()
     }
 }
 
@@ -55,11 +59,10 @@ pub fn run(action: &DatasetAction, json: bool) -> Result<ExitCode, Failure> {
             let (given, problems) = make::given(recipe, &prefix)?;
             problems.print();
             let made = make::make(&tape, &prefix, &given, name.as_deref(), !dry_run)?;
-            let summary = show::Summary::of(&made.event, &made.built);
             if json {
-                print_json(&summary)?;
+                print_json(&made.summary)?;
             } else {
-                put(&summary.text())?;
+                put(&made.summary.text())?;
                 put(match (dry_run, made.known) {
                     (_, true) => "\nthe very same was on the tape already\n",
                     (true, false) => "\nnothing was written (--dry-run)\n",
@@ -72,8 +75,12 @@ pub fn run(action: &DatasetAction, json: bool) -> Result<ExitCode, Failure> {
         DatasetAction::Show { name, run } => {
             let tape = open(run)?;
             let found = datasets::named(&tape, name)?;
-            let summary =
-                show::Summary::of(&found.event, &found.rebuild(&tape, Options::default())?);
+            let mut tally = show::Tally::default();
+            let built = found.each(&tape, Options::default(), &mut |row, _| {
+                tally.add(&row);
+                Ok::<(), Failure>(())
+            })?;
+            let summary = show::Summary::of(&found.event, &built, tally);
             if json {
                 print_json(&summary)?;
             } else {
@@ -84,11 +91,22 @@ pub fn run(action: &DatasetAction, json: bool) -> Result<ExitCode, Failure> {
         DatasetAction::Diff { a, b, run } => {
             let tape = open(run)?;
             let (a, b) = (datasets::named(&tape, a)?, datasets::named(&tape, b)?);
-            let rebuild = |found: &Found| found.rebuild(&tape, Options::default());
-            let (left, right) = (rebuild(&a)?, rebuild(&b)?);
+            let rows = |found: &Found| {
+                let mut rows = Rows::default();
+                let built = found.each(&tape, Options::default(), &mut |row, line| {
+                    rows.add(&row.row, line);
+                    Ok::<(), Failure>(())
+                })?;
+                Ok::<_, Failure>((rows, built.fates))
+            };
+            let (left, right) = (rows(&a)?, rows(&b)?);
             let (from, end) = (a.event.prefix_end, b.event.prefix_end);
             let between = datasets::between(&tape, from.min(end), from.max(end))?;
-            let found = diff((&a.given(), &left), (&b.given(), &right), &between);
+            let found = diff(
+                (&a.given(), &left.0, &left.1),
+                (&b.given(), &right.0, &right.1),
+                &between,
+            );
             if json {
                 print_json(&found)?;
             } else {
@@ -108,8 +126,12 @@ pub fn run(action: &DatasetAction, json: bool) -> Result<ExitCode, Failure> {
                 native: form == export::Form::MessagesTools,
                 ..Options::default()
             };
-            let built = datasets::named(&tape, name)?.rebuild(&tape, options)?;
-            let written = write(&built, form, out)?;
+            let found = datasets::named(&tape, name)?;
+            let written = write(out, form, |writer| {
+                found
+                    .each(&tape, options, &mut |row, line| writer.push(&row, line))
+                    .map(drop)
+            })?;
             if out != Path::new("-") {
                 if json {
                     print_json(&serde_json::json!({ "written": written, "out": out }))?;
@@ -122,15 +144,17 @@ pub fn run(action: &DatasetAction, json: bool) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Rebuilds every dataset; the table comes whatever is found.
 fn verify(tape: &SledTape, json: bool) -> Result<ExitCode, Failure> {
     let mut checks = Vec::new();
     for found in datasets::all(tape)? {
-        let rebuilt = found.rebuild(tape, Options::default())?;
+        let rebuilt = found.each(tape, Options::default(), &mut |_, _| Ok::<(), Failure>(()))?;
         checks.push(Check {
             name: found.event.name.clone(),
             rows: found.event.rows,
+            differs: found.differs(&rebuilt),
             recorded: found.event.digest,
-            rebuilt: rebuilt.digest().map_err(datasets::unreadable)?,
+            rebuilt: rebuilt.sum.digest,
         });
     }
     if checks.is_empty() {
@@ -139,43 +163,59 @@ fn verify(tape: &SledTape, json: bool) -> Result<ExitCode, Failure> {
     if json {
         print_json(&checks)?;
     } else {
+        let width = checks.iter().map(|check| check.name.chars().count()).max();
         for check in &checks {
             put(&format!(
-                "{:<10} {:>6} rows  recorded {}  rebuilt {}  {}\n",
-                check.name,
+                "{:<width$} {:>6} rows  recorded {}  rebuilt {}  {}\n",
+                harmless(&check.name),
                 check.rows,
                 check.recorded.short(),
                 check.rebuilt.short(),
-                if check.agrees() { "equal" } else { "DIFFERENT" }
+                if check.agrees() { "equal" } else { "DIFFERENT" },
+                width = width.unwrap_or(0).max(10),
             ))?;
         }
     }
-    Ok(if checks.iter().all(Check::agrees) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let wrong: Vec<String> = checks
+        .iter()
+        .filter(|check| !check.agrees())
+        .map(|check| format!("`{}`: {}", harmless(&check.name), check.differs.join("; ")))
+        .collect();
+    if wrong.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failure::new(
+        FailureKind::Tape,
+        "GT-DATASET-DIGEST",
+        format!(
+            "{} of {} datasets are not what the tape says: {}",
+            wrong.len(),
+            checks.len(),
+            wrong.join(". ")
+        ),
+    )
+    .with_help("if another version of gametape wrote the tape, use that one; else events or recipes on it were changed: go back to a copy"))
 }
 
-/// A file is whole or as it was before.
+/// Writes a file, which is whole or as it was before; `-` is standard output.
 fn write(
-    built: &gametape_schemas::recipe::Built,
-    form: export::Form,
     out: &Path,
+    form: export::Form,
+    rows: impl FnOnce(&mut export::Writer) -> Result<(), export::Error>,
 ) -> Result<u64, Failure> {
+    let all = |to: &mut (dyn Write + Send)| {
+        let mut writer = export::Writer::new(form, to)?;
+        rows(&mut writer)?;
+        writer.finish()
+    };
     if out == Path::new("-") {
-        let mut pipe = std::io::BufWriter::new(Pipe);
-        let written = export::write(built, form, &mut pipe);
-        pipe.flush().map_err(output)?;
-        return written.map_err(|error| told(out, error));
+        return all(&mut std::io::BufWriter::new(Pipe)).map_err(|error| told(out, error));
     }
     let mut result = Ok(0);
     let done = atomic(out, |file| {
-        // The table's writer takes what can be sent to another thread.
-        let mut bytes = Vec::new();
-        result = export::write(built, form, &mut bytes).map_err(|error| told(out, error));
+        result = all(file).map_err(|error| told(out, error));
         match &result {
-            Ok(_) => file.write_all(&bytes),
+            Ok(_) => Ok(()),
             Err(_) => Err(std::io::Error::other("nothing was written")),
         }
     });

@@ -12,7 +12,7 @@ use crate::tasks::{Filter, Problems, Source};
 use clap::Args;
 use gametape_schemas::{Failure, FailureKind};
 use gametape_tape::scan::scan_all;
-use gametape_tape::{Purpose, SledStore};
+use gametape_tape::{ContentDigest, Purpose, SledStore};
 use gametape_verifier::estimate::RESAMPLES;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -195,15 +195,18 @@ fn read_all(runs: &[PathBuf]) -> Result<Vec<Tape>, Failure> {
         }
         let path = existing(&Paths::new(run.clone())?)?;
         let mut gather = Gather::named(own);
+        let mut digest = ContentDigest::default();
         let store = SledStore::open(&path, Purpose::Read)?;
         scan_all(&store, |frame| {
-            frame
-                .records
-                .iter()
-                .for_each(|record| gather.apply(&record.event));
+            for record in frame.records {
+                gather.apply(&record.event);
+                digest.add(record)?;
+            }
             Ok(())
         })?;
-        tapes.push(gather.finish());
+        let mut tape = gather.finish();
+        tape.digest = digest.finish();
+        tapes.push(tape);
     }
     Ok(tapes)
 }

@@ -1,9 +1,9 @@
 //! The forms that trainers read.
 
-use crate::tasks::table::Columns;
+use crate::tasks::table::Shape;
 use crate::tasks::table_write::Table;
 use gametape_schemas::formats::rows::Row as Map;
-use gametape_schemas::recipe::{Built, BuiltRow, Row};
+use gametape_schemas::recipe::{BuiltRow, Row};
 use gametape_schemas::{ChatMessage, DatasetRow, Failure, FailureKind};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -23,48 +23,77 @@ pub enum Form {
     Preference,
 }
 
-/// Writes a dataset; gives how many rows were written.
-///
-/// # Errors
-/// `GT-DATASET-FORM` when the dataset has not what the form is of, `GT-RUN-UNWRITABLE` as
-/// an error of the output.
-pub fn write(built: &Built, form: Form, out: &mut (dyn Write + Send)) -> Result<u64, Error> {
-    let mut written = 0;
-    if form == Form::Parquet {
-        let rows = || built.rows.iter().map(messages);
-        let mut columns = Columns::default();
-        for row in rows() {
-            columns.see(&row?);
-        }
-        let shape = columns.shape().map_err(Error::Words)?;
-        let mut table = Table::begin(out, &shape).map_err(|e| Error::Words(e.to_string()))?;
-        for row in rows() {
-            table.push(&row?).map_err(Error::Words)?;
-            written += 1;
-        }
-        table.finish().map_err(|e| Error::Words(e.to_string()))?;
-        return Ok(written);
+/// The table of [`Form::Parquet`]: the messages are a list of structures, as trainers that
+/// read tables expect them.
+const TABLE: &str = "message rows {
+optional binary instance_id (STRING);
+optional binary attempt (STRING);
+optional binary repo (STRING);
+optional boolean resolved;
+optional boolean off_policy;
+optional group messages (LIST) { repeated group list { optional group element {
+optional binary role (STRING);
+optional binary content (STRING);
+optional boolean train; } } }
+}";
+
+/// Writes rows one after the other.
+pub struct Writer<'a> {
+    to: To<'a>,
+    written: u64,
+}
+
+enum To<'a> {
+    Lines(Form, &'a mut (dyn Write + Send)),
+    Table(Table<&'a mut (dyn Write + Send)>),
+}
+
+impl<'a> Writer<'a> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// The table's writer's.
+    pub fn new(form: Form, out: &'a mut (dyn Write + Send)) -> Result<Self, Error> {
+        let to = match form {
+            Form::Parquet => {
+                let shape = Shape::declared(TABLE).map_err(Error::Words)?;
+                To::Table(Table::begin(out, &shape).map_err(|e| Error::Words(e.to_string()))?)
+            }
+            form => To::Lines(form, out),
+        };
+        Ok(Self { to, written: 0 })
     }
-    for row in &built.rows {
-        match form {
-            Form::Rows => {
-                serde_json::to_writer(&mut *out, &row.row).map_err(std::io::Error::from)?
+
+    /// Writes a row, given its line, too.
+    ///
+    /// # Errors
+    /// `GT-DATASET-FORM` when the dataset has not what the form is of; the output's.
+    pub fn push(&mut self, row: &BuiltRow, line: &[u8]) -> Result<(), Error> {
+        self.written += 1;
+        let (value, out) = match &mut self.to {
+            To::Table(table) => {
+                return table.push(&messages(row, true)?).map_err(Error::Words);
             }
-            Form::Messages => {
-                serde_json::to_writer(&mut *out, &messages(row)?).map_err(std::io::Error::from)?
-            }
-            Form::MessagesTools => {
-                serde_json::to_writer(&mut *out, &native(row)?).map_err(std::io::Error::from)?
-            }
-            _ => {
-                serde_json::to_writer(&mut *out, &preference(row)?).map_err(std::io::Error::from)?
-            }
-        }
-        out.write_all(b"\n")?;
-        written += 1;
+            To::Lines(Form::Rows, out) => return Ok(out.write_all(line)?),
+            To::Lines(Form::MessagesTools, out) => (native(row)?, out),
+            To::Lines(Form::Preference, out) => (preference(row)?, out),
+            To::Lines(Form::Messages | Form::Parquet, out) => (messages(row, false)?, out),
+        };
+        serde_json::to_writer(&mut **out, &value).map_err(std::io::Error::from)?;
+        Ok(out.write_all(b"\n")?)
     }
-    out.flush()?;
-    Ok(written)
+
+    /// Writes what is left; gives how many rows were written.
+    ///
+    /// # Errors
+    /// The output's.
+    pub fn finish(self) -> Result<u64, Error> {
+        match self.to {
+            To::Lines(_, out) => out.flush()?,
+            To::Table(table) => table.finish().map_err(|e| Error::Words(e.to_string()))?,
+        }
+        Ok(self.written)
+    }
 }
 
 /// What went wrong.
@@ -76,6 +105,12 @@ pub enum Error {
     Output(std::io::Error),
     /// The table, in words.
     Words(String),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
 }
 
 impl From<std::io::Error> for Error {
@@ -123,12 +158,18 @@ fn message(message: &ChatMessage) -> Value {
     value
 }
 
-fn messages(row: &BuiltRow) -> Result<Map, Error> {
+/// `told`: whether every message says if there is a loss on it, and not only those of the
+/// policy without one.
+fn messages(row: &BuiltRow, told: bool) -> Result<Map, Error> {
     let part = one(row)?;
     let mut map = head(part);
+    let whole = |said: &ChatMessage| match told {
+        true => json!({"role": said.role.as_str(), "content": said.content, "train": said.train}),
+        false => message(said),
+    };
     map.insert(
         "messages".into(),
-        part.messages.iter().map(message).collect::<Vec<_>>().into(),
+        part.messages.iter().map(whole).collect::<Vec<_>>().into(),
     );
     Ok(map)
 }

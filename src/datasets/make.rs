@@ -1,10 +1,11 @@
 //! From a recipe's file to a dataset on the tape.
 
+use super::show::{Summary, Tally};
 use super::{unreadable, voices};
 use crate::tasks::{Filter, Problems, Source as TaskSource};
 use gametape_schemas::event::DatasetBuilt;
 use gametape_schemas::overlap::{Entry, Options as OverlapOptions, overlap};
-use gametape_schemas::recipe::{Built, Given, Options, Recipe, Source, build};
+use gametape_schemas::recipe::{Given, Options, Recipe, Source, each};
 use gametape_schemas::{
     AttemptId, Digest, Event, Failure, FailureKind, NewEvent, StreamId, Task, TaskId,
 };
@@ -96,8 +97,8 @@ fn tasks(prefix: &Prefix) -> Result<BTreeMap<TaskId, Task>, Failure> {
 pub struct Made {
     /// What is on the tape of it, or would be.
     pub event: DatasetBuilt,
-    /// Its rows and its funnel.
-    pub built: Built,
+    /// What is in it.
+    pub summary: Summary,
     /// Whether the very same was there already.
     pub known: bool,
 }
@@ -137,14 +138,24 @@ pub fn make(
             "`{name}` cannot be the name of a dataset: names are of letters, digits, `.`, `_` and `-`, and `policy`, `policy-2` … and `verifier` are the loop's"
         )));
     }
-    let built = build(given, prefix, &voices()?, Options::default())?;
+    let mut tally = Tally::default();
+    let built = each(
+        given,
+        prefix,
+        &voices()?,
+        Options::default(),
+        &mut |row, _| {
+            tally.add(&row);
+            Ok::<(), Failure>(())
+        },
+    )?;
     built.usable(kind)?;
     let event = DatasetBuilt {
         name: name.clone(),
         recipe_json: serde_json::to_string(given).map_err(unreadable)?,
         prefix_end: prefix.end(),
-        digest: built.digest().map_err(unreadable)?,
-        rows: built.rows.len() as u64,
+        digest: built.sum.digest.clone(),
+        rows: built.sum.rows,
         dropped: built.dropped(),
         labels: built.labels(),
     };
@@ -175,8 +186,8 @@ pub fn make(
         )])?;
     }
     Ok(Made {
+        summary: Summary::of(&event, &built, tally),
         event,
-        built,
         known,
     })
 }

@@ -18,13 +18,17 @@ use crate::config::Config;
 use crate::run::learning::fold_dataset;
 use gametape_agent::voice::Voices;
 use gametape_schemas::event::DatasetBuilt;
+use gametape_schemas::recipe::diff::Between;
 use gametape_schemas::recipe::{
-    Built, BuiltRow, Given, Kind, Options, Recipe, Row, Source, Stage, build,
+    Built, BuiltRow, Given, Kind, Options, Recipe, Row, Source, Stage, Summing, each,
 };
 use gametape_schemas::trajectory::Ledger;
-use gametape_schemas::{DatasetKind, Event, Failure, FailureKind, Record};
+use gametape_schemas::{DatasetKind, Event, Failure, FailureKind};
 use gametape_tape::{Prefix, SledTape};
 use std::collections::BTreeMap;
+
+/// The one stage of a dataset of the loop.
+const LOOP: &str = "loop";
 
 /// The scaffolds and the verifier of this program.
 ///
@@ -106,21 +110,59 @@ pub fn named(tape: &SledTape, name: &str) -> Result<Found, Failure> {
 }
 
 impl Found {
-    /// Folds it again, over the prefix that it was folded over.
+    /// Folds it again, over the prefix that it was folded over, and hands its rows on, each
+    /// with its JSON line.
     ///
     /// # Errors
-    /// The tape's.
-    pub fn rebuild(&self, tape: &SledTape, options: Options) -> Result<Built, Failure> {
+    /// The tape's, and those of whom the rows are handed to.
+    pub fn each<E: From<Failure>>(
+        &self,
+        tape: &SledTape,
+        options: Options,
+        sink: &mut dyn FnMut(BuiltRow, &[u8]) -> Result<(), E>,
+    ) -> Result<Built, E> {
         let prefix = Prefix::new(tape, Some(self.event.prefix_end));
         match &self.folded {
-            Folded::Recipe(given) => build(given, &prefix, &voices()?, options),
+            Folded::Recipe(given) => each(given, &prefix, &voices()?, options, sink),
             Folded::Loop(kind, config) => {
                 let mut ledger = Ledger::default();
                 prefix.scan(&mut |record| ledger.apply(&record))?;
                 let dataset = fold_dataset(config, *kind, &ledger);
-                Ok(of_loop(dataset, ledger.attempts.len() as u64, prefix.end()))
+                of_loop(dataset, ledger.attempts.len() as u64, prefix.end(), sink)
             }
         }
+    }
+
+    /// What the tape says of it that does not fit what was folded again, in words.
+    pub fn differs(&self, rebuilt: &Built) -> Vec<String> {
+        let (said, sum) = (&self.event, &rebuilt.sum);
+        let mut out = Vec::new();
+        if said.digest != sum.digest {
+            let (a, b) = (said.digest.short(), sum.digest.short());
+            out.push(format!("digest {a} is recorded, {b} is rebuilt"));
+        }
+        if said.rows != sum.rows {
+            out.push(format!(
+                "{} rows are recorded, {} are rebuilt",
+                said.rows, sum.rows
+            ));
+        }
+        if said.labels != rebuilt.labels() {
+            out.push("the labels are others".to_owned());
+        }
+        let dropped = match (&self.folded, rebuilt.funnel.first()) {
+            (Folded::Loop(..), Some(stage)) => stage.dropped.clone(),
+            _ => rebuilt.dropped(),
+        };
+        if said.dropped != dropped {
+            out.push("what was dropped is recorded otherwise".to_owned());
+        }
+        if let Folded::Loop(kind, config) = &self.folded
+            && !is_recipe_of(config, *kind, &said.recipe_json)
+        {
+            out.push("its recipe is not that of the run's configuration".to_owned());
+        }
+        out
     }
 
     /// What its rows are for.
@@ -153,42 +195,62 @@ impl Found {
     }
 }
 
+/// Whether a recipe as it was recorded is the one of a configuration.
+fn is_recipe_of(config: &Config, kind: DatasetKind, recorded: &str) -> bool {
+    fn same<R: serde::de::DeserializeOwned + serde::Serialize>(a: &R, recorded: &str) -> bool {
+        let value = |recipe: &R| serde_json::to_value(recipe).ok();
+        serde_json::from_str::<R>(recorded).is_ok_and(|b| value(&b) == value(a))
+    }
+    match kind {
+        DatasetKind::Policy => same(&config.policy_dataset, recorded),
+        DatasetKind::Verifier => same(&config.verifier_dataset, recorded),
+    }
+}
+
 /// A dataset of the loop in the shape of a recipe's: one stage, which says what it dropped.
-fn of_loop(dataset: gametape_schemas::Dataset, attempts: u64, events: u64) -> Built {
+fn of_loop<E: From<Failure>>(
+    dataset: gametape_schemas::Dataset,
+    attempts: u64,
+    events: u64,
+    sink: &mut dyn FnMut(BuiltRow, &[u8]) -> Result<(), E>,
+) -> Result<Built, E> {
     let stage = Stage {
-        name: "loop".to_owned(),
+        name: LOOP.to_owned(),
         left: dataset.rows.len() as u64,
         dropped: dataset.dropped,
     };
-    let row = |row: gametape_schemas::DatasetRow| {
+    let mut sum = Summing::default();
+    for row in dataset.rows {
         let characters = row
             .messages
             .iter()
             .map(|message| message.content.chars().count() as u64);
-        let tokens = characters.sum::<u64>().div_ceil(4);
-        BuiltRow {
+        let built = BuiltRow {
+            tokens: characters.sum::<u64>().div_ceil(4),
             row: Row::Chat(row),
-            tokens,
             native: Vec::new(),
-        }
-    };
-    Built {
-        rows: dataset.rows.into_iter().map(row).collect(),
+        };
+        let line = sum.add(&built)?;
+        sink(built, line)?;
+    }
+    Ok(Built {
+        sum: sum.finish(),
         attempts,
         events,
         funnel: vec![stage],
-        fates: BTreeMap::new(),
-        two_passes: false,
-    }
+        passes: 1,
+        ..Built::default()
+    })
 }
 
-/// Records of a tape between two sequence numbers.
+/// Events of a tape between two sequence numbers.
 ///
 /// # Errors
 /// The tape's.
-pub fn between(tape: &SledTape, from: u64, end: u64) -> Result<Vec<Record>, Failure> {
-    let count = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
-    Ok(tape.read(from, count)?)
+pub fn between(tape: &SledTape, from: u64, end: u64) -> Result<Between, Failure> {
+    let mut between = Between::default();
+    Prefix::new(tape, Some(end)).scan_from(from, &mut |record| between.add(&record))?;
+    Ok(between)
 }
 
 pub(crate) fn none(message: impl Into<String>) -> Failure {

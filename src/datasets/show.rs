@@ -1,13 +1,18 @@
 //! What is in a dataset, for people and machines.
 
+use crate::trajectories::paint::harmless;
+use gametape_schemas::TaskId;
 use gametape_schemas::event::DatasetBuilt;
 use gametape_schemas::recipe::diff::{Change, Diff};
-use gametape_schemas::recipe::{Built, Stage};
+use gametape_schemas::recipe::{Built, BuiltRow, Stage};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Upper bounds of the histogram's bins, in tokens; the last bin has none.
 const BINS: [u64; 9] = [256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
+
+/// Rows that people are shown the beginning of.
+const FIRST: usize = 3;
 
 /// A dataset in numbers.
 #[derive(Debug, Serialize)]
@@ -40,66 +45,61 @@ pub struct Summary {
     pub first: Vec<String>,
 }
 
+/// Rows on their way to a [`Summary`].
+#[derive(Debug, Default)]
+pub struct Tally {
+    repos: BTreeMap<String, u64>,
+    tasks: BTreeSet<TaskId>,
+    bins: [u64; BINS.len() + 1],
+    off_policy: u64,
+    first: Vec<String>,
+}
+
+impl Tally {
+    /// Takes one more row.
+    pub fn add(&mut self, row: &BuiltRow) {
+        let parts = row.row.parts();
+        let Some(part) = parts.first() else { return };
+        *self.repos.entry(part.repo.clone()).or_default() += 1;
+        self.tasks.insert(part.task.clone());
+        let at = BINS.iter().position(|most| row.tokens <= *most);
+        if let Some(bin) = self.bins.get_mut(at.unwrap_or(BINS.len())) {
+            *bin += 1;
+        }
+        self.off_policy += u64::from(parts.iter().any(|part| part.off_policy));
+        if self.first.len() < FIRST
+            && let Some(said) = part.messages.iter().find(|message| message.train)
+        {
+            let words: Vec<&str> = said.content.split_whitespace().collect();
+            let line: String = words.join(" ").chars().take(100).collect();
+            let attempt: String = part.attempt.as_str().chars().take(12).collect();
+            self.first.push(format!("{} {attempt}: {line}", part.task));
+        }
+    }
+}
+
 impl Summary {
     /// Of a dataset that was built or rebuilt.
-    pub fn of(event: &DatasetBuilt, built: &Built) -> Self {
-        let mut repos: BTreeMap<String, u64> = BTreeMap::new();
-        let mut tasks = std::collections::BTreeSet::new();
-        let mut bins = vec![0_u64; BINS.len() + 1];
-        for row in &built.rows {
-            for part in row.row.parts().iter().take(1) {
-                *repos.entry(part.repo.clone()).or_default() += 1;
-                tasks.insert(part.task.clone());
-            }
-            let at = BINS
-                .iter()
-                .position(|most| row.tokens <= *most)
-                .unwrap_or(BINS.len());
-            if let Some(bin) = bins.get_mut(at) {
-                *bin += 1;
-            }
-        }
-        let off = |row: &&gametape_schemas::recipe::BuiltRow| {
-            row.row.parts().iter().any(|part| part.off_policy)
-        };
-        let first = built.rows.iter().take(3).filter_map(|row| {
-            let parts = row.row.parts();
-            let part = parts.first()?;
-            let said = part.messages.iter().find(|message| message.train)?;
-            let line: String = said
-                .content
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ")
-                .chars()
-                .take(100)
-                .collect();
-            let attempt: String = part.attempt.as_str().chars().take(12).collect();
-            Some(format!(
-                "{} {attempt}: {}",
-                part.task,
-                crate::trajectories::paint::harmless(&line)
-            ))
-        });
+    pub fn of(event: &DatasetBuilt, built: &Built, tally: Tally) -> Self {
         Self {
             name: event.name.clone(),
             digest: event.digest.to_string(),
             prefix_end: event.prefix_end,
             attempts: built.attempts,
-            rows: built.rows.len() as u64,
-            tokens: built.rows.iter().map(|row| row.tokens).sum(),
+            rows: built.sum.rows,
+            tokens: built.sum.tokens,
             funnel: built.funnel.clone(),
             labels: built.labels(),
-            off_policy: built.rows.iter().filter(off).count() as u64,
-            tasks: tasks.len() as u64,
-            repos,
+            off_policy: tally.off_policy,
+            tasks: tally.tasks.len() as u64,
+            repos: tally.repos,
             tokens_histogram: BINS
                 .iter()
                 .map(|most| Some(*most))
                 .chain([None])
-                .zip(bins)
+                .zip(tally.bins)
                 .collect(),
-            first: first.collect(),
+            first: tally.first,
         }
     }
 
@@ -132,7 +132,9 @@ impl Summary {
             ));
         }
         let counts = |map: &BTreeMap<String, u64>| {
-            let all = map.iter().map(|(name, count)| format!("{name} {count}"));
+            let all = map
+                .iter()
+                .map(|(name, count)| format!("{} {count}", harmless(name)));
             all.collect::<Vec<_>>().join(", ")
         };
         out.push_str(&format!(
@@ -154,7 +156,10 @@ impl Summary {
             out.push_str(&format!("{name:>9} {count:>8} {}\n", "#".repeat(bar)));
         }
         if !self.first.is_empty() {
-            out.push_str(&format!("\nfirst rows\n  {}\n", self.first.join("\n  ")));
+            out.push_str("\nfirst rows\n");
+        }
+        for line in &self.first {
+            out.push_str(&format!("  {}\n", harmless(line)));
         }
         out
     }
@@ -164,7 +169,7 @@ impl Summary {
 pub fn diff_text(diff: &Diff, most: usize) -> String {
     let mut out = String::new();
     for line in &diff.recipe {
-        out.push_str(&format!("recipe: {line}\n"));
+        out.push_str(&format!("recipe: {}\n", harmless(line)));
     }
     out.push_str(&format!(
         "{} rows added, {} removed, {} changed, {} the same\n",
@@ -176,12 +181,13 @@ pub fn diff_text(diff: &Diff, most: usize) -> String {
     let mut tell = |sign: char, changes: &[Change]| {
         for change in changes.iter().take(most) {
             let names: Vec<&str> = change.attempts.iter().map(|a| a.as_str()).collect();
-            out.push_str(&format!("{sign} {} {}\n", change.task, names.join(" / ")));
+            let line = format!("{} {}", change.task, names.join(" / "));
+            out.push_str(&format!("{sign} {}\n", harmless(&line)));
             for line in &change.other_dropped {
-                out.push_str(&format!("    dropped there: {line}\n"));
+                out.push_str(&format!("    dropped there: {}\n", harmless(line)));
             }
             for line in change.events.iter().take(5) {
-                out.push_str(&format!("    event {line}\n"));
+                out.push_str(&format!("    event {}\n", harmless(line)));
             }
         }
         if changes.len() > most {

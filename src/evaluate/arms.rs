@@ -251,12 +251,21 @@ pub fn ancestry(checkpoint: &str, trainings: &[Training]) -> Vec<Training> {
     chain
 }
 
-/// All trainings of all tapes, each once.
+/// All trainings of all tapes, each once. A training may lie on another tape than the
+/// dataset that it read.
 pub fn trainings(tapes: &[Tape]) -> Vec<Training> {
     let mut all: Vec<Training> = Vec::new();
-    for training in tapes.iter().flat_map(|tape| &tape.trainings) {
-        if !all.contains(training) {
-            all.push(training.clone());
+    for mut training in tapes.iter().flat_map(|tape| tape.trainings.clone()) {
+        if training.rows.is_none() {
+            let mut known = tapes
+                .iter()
+                .filter_map(|t| t.datasets.get(&training.dataset));
+            if let Some(facts) = known.next() {
+                training.read(facts);
+            }
+        }
+        if !all.contains(&training) {
+            all.push(training);
         }
     }
     all

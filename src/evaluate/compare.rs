@@ -296,30 +296,45 @@ pub fn training_curve(arms: &[Arm], ks: &[usize]) -> Option<TrainingCurve> {
     let mut points: Vec<TrainingPoint> = arms
         .iter()
         .filter_map(|arm| {
-            let rows = match arm.role? {
-                Role::Base => 0,
-                Role::Tuned => arm.setup.ancestry.first()?.rows?,
+            let (rows, sample) = match arm.role? {
+                Role::Base => (0, None),
+                Role::Tuned => {
+                    let last = arm.setup.ancestry.first()?;
+                    (last.rows?, last.sample.clone())
+                }
             };
             Some(TrainingPoint {
                 arm: arm.label.clone(),
                 rows,
+                sample,
                 pass: at(arm.curves.get("pass"), 1)?,
                 best: at(arm.curves.get("verifier"), k),
             })
         })
         .collect();
-    points.sort_by_key(|point| point.rows);
-    let trained = points.iter().filter(|p| p.rows > 0);
-    let line: Vec<(f64, f64)> = trained.map(|p| (p.rows as f64, p.pass.mean)).collect();
+    points.sort_by(|a, b| (a.rows, &a.sample).cmp(&(b.rows, &b.sample)));
+    let line = |of: &dyn Fn(&TrainingPoint) -> bool| {
+        let trained = points.iter().filter(|p| p.rows > 0 && of(p));
+        let line: Vec<(f64, f64)> = trained.map(|p| (p.rows as f64, p.pass.mean)).collect();
+        log_fit(&line)
+    };
+    let fit = line(&|_| true);
+    let samples: BTreeSet<&String> = points.iter().filter_map(|p| p.sample.as_ref()).collect();
+    let own = samples.into_iter().filter_map(|name| {
+        let fit = line(&|p| p.sample.as_ref().is_none_or(|sample| sample == name))?;
+        Some((name.clone(), fit))
+    });
+    let fits = own.collect();
     let different: BTreeSet<u64> = points
         .iter()
         .map(|p| p.rows)
         .filter(|rows| *rows > 0)
         .collect();
-    (different.len() > 1).then(|| TrainingCurve {
+    (different.len() > 1).then_some(TrainingCurve {
         k,
         points,
-        fit: log_fit(&line),
+        fit,
+        fits,
     })
 }
 

@@ -50,6 +50,10 @@ pub struct RunLine {
     pub code_versions: BTreeSet<String>,
     /// Events read.
     pub events: u64,
+    /// Content digest of the tape, as `gametape tape verify` prints it; empty where it is
+    /// not known.
+    #[serde(default)]
+    pub digest: String,
     /// The configuration by dotted name; empty where the tape has none.
     pub settings: BTreeMap<String, String>,
 }
@@ -253,6 +257,10 @@ pub struct TrainingCurve {
     pub points: Vec<TrainingPoint>,
     /// The line through Pass@1 of those with rows, over ln(rows).
     pub fit: Option<LogFit>,
+    /// The same for each way of sampling on its own, where there are any: its points and the
+    /// whole dataset's.
+    #[serde(default)]
+    pub fits: BTreeMap<String, LogFit>,
 }
 
 /// A trained policy.
@@ -262,6 +270,10 @@ pub struct TrainingPoint {
     pub arm: String,
     /// Rows of the dataset that its last training read; 0 for a base.
     pub rows: u64,
+    /// How that dataset was sampled out of a larger one (`attempt`, `task`, `repo`); absent
+    /// for a whole one, and for a base.
+    #[serde(default)]
+    pub sample: Option<String>,
     /// Pass@1.
     pub pass: Estimate,
     /// Best@k of the verifier.

@@ -3,12 +3,13 @@
 //! apart, and markers that differ. Labels are untrusted (names of models):
 //! control characters are taken out here, and the back end escapes markup.
 
-use super::data::{Arm, Evaluation};
+use super::data::{Arm, Evaluation, TrainingPoint};
 use super::text::rows;
 use gametape_schemas::event::Estimate;
 use gametape_schemas::{Failure, FailureKind};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::collections::BTreeSet;
 
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(0x26, 0x2b, 0x33);
@@ -132,25 +133,49 @@ fn over_rules((arm, number): (&Arm, usize)) -> Chart {
 
 fn over_training(evaluation: &Evaluation) -> Option<Chart> {
     let curve = evaluation.training_curve.as_ref()?;
-    let of = |name: String, value: &dyn Fn(&super::data::TrainingPoint) -> Option<Estimate>| {
-        let points = curve.points.iter();
+    type Of<'f> = &'f dyn Fn(&TrainingPoint) -> Option<Estimate>;
+    let of = |name: String, sample: Option<&str>, value: Of| {
+        // A line of a way of sampling begins at the base and ends at the whole dataset.
+        let points = curve
+            .points
+            .iter()
+            .filter(|p| sample.is_none() || p.sample.is_none() || p.sample.as_deref() == sample);
         let points = points
             .filter_map(|p| Some((p.rows as f64, value(p)?)))
             .collect();
         Line {
-            label: name,
+            label: label(&name),
             points,
         }
     };
+    let mut lines = Vec::new();
+    let best = format!("Best@{}, verifier", curve.k);
+    let samples: BTreeSet<&str> = curve
+        .points
+        .iter()
+        .filter_map(|p| p.sample.as_deref())
+        .collect();
+    for sample in &samples {
+        lines.push(of(format!("Pass@1, by {sample}"), Some(sample), &|p| {
+            Some(p.pass)
+        }));
+    }
+    for sample in &samples {
+        lines.push(of(format!("{best}, by {sample}"), Some(sample), &|p| {
+            p.best
+        }));
+    }
+    if samples.is_empty() {
+        lines.push(of("Pass@1".to_owned(), None, &|p| Some(p.pass)));
+        lines.push(of(best, None, &|p| p.best));
+    }
+    lines.retain(|line| !line.points.is_empty());
     Some(Chart {
         name: "training".to_owned(),
         title: "Over the number of training trajectories".to_owned(),
         x: "trajectories trained on",
         is_log: false,
-        lines: vec![
-            of("Pass@1".to_owned(), &|p| Some(p.pass)),
-            of(format!("Best@{}, verifier", curve.k), &|p| p.best),
-        ],
+        lines,
     })
 }
 

@@ -2,7 +2,8 @@
 //! are kept until it ended and forgotten then: a tape of millions of steps fits.
 
 use gametape_agent::metrics::{is_empty_patch, repeats_last_action, was_stuck};
-use gametape_schemas::event::{AttemptScheduled, TrainingFinished, TrainingStarted};
+use gametape_schemas::event::{AttemptScheduled, DatasetBuilt, TrainingFinished, TrainingStarted};
+use gametape_schemas::recipe::{Filter, Given};
 use gametape_schemas::{
     AttemptId, AttemptKey, CheckpointId, Digest, EndReason, Event, Finding, PolicyRef, Record,
     Split, Step, Task, TaskId, Verdict, VerdictOutcome,
@@ -98,10 +99,25 @@ pub struct Training {
     pub rows: Option<u64>,
     /// Digest of the recipe that built it; empty where the tape does not say.
     pub recipe: String,
+    /// How the dataset was sampled, where it is a part of a larger one: the unit of the
+    /// recipe's `sample` (`attempt`, `task`, `repo`).
+    #[serde(default)]
+    pub sample: Option<String>,
     /// Hyperparameters, as JSON text.
     pub hyper: String,
     /// The weights that it made; empty until it ended.
     pub checkpoint: String,
+}
+
+/// One dataset.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DatasetFacts {
+    /// Rows.
+    pub rows: u64,
+    /// Digest of its recipe.
+    pub recipe: String,
+    /// As [`Training::sample`].
+    pub sample: Option<String>,
 }
 
 /// One tape.
@@ -121,6 +137,10 @@ pub struct Tape {
     pub attempts: Vec<Attempt>,
     /// Trainings in order of beginning.
     pub trainings: Vec<Training>,
+    /// Datasets, by digest.
+    pub datasets: BTreeMap<String, DatasetFacts>,
+    /// Content digest of the whole tape; empty where it was not taken.
+    pub digest: String,
     /// Events read.
     pub events: u64,
 }
@@ -134,8 +154,6 @@ pub struct Gather {
     graded: BTreeMap<AttemptId, (String, Verdict)>,
     findings: BTreeMap<AttemptId, Vec<Finding>>,
     failed: BTreeSet<AttemptId>,
-    /// Rows and recipe of datasets, by digest.
-    datasets: BTreeMap<Digest, (u64, String)>,
 }
 
 impl Gather {
@@ -181,9 +199,8 @@ impl Gather {
                 }
             }
             Event::DatasetBuilt(body) => {
-                let recipe = Digest::of_bytes(body.recipe_json.as_bytes()).to_string();
-                self.datasets
-                    .insert(body.digest.clone(), (body.rows, recipe));
+                let facts = dataset_facts(body);
+                self.tape.datasets.insert(body.digest.0.clone(), facts);
             }
             Event::TrainingStarted(body) => self.training_started(body),
             Event::TrainingFinished(body) => self.training_finished(body),
@@ -192,16 +209,19 @@ impl Gather {
     }
 
     fn training_started(&mut self, body: &TrainingStarted) {
-        let known = self.datasets.get(&body.dataset);
-        let training = Training {
+        let mut training = Training {
             name: body.name.clone(),
             base: body.base.to_string(),
             dataset: body.dataset.to_string(),
-            rows: known.map(|(rows, _)| *rows),
-            recipe: known.map_or_else(String::new, |(_, recipe)| recipe.clone()),
+            rows: None,
+            recipe: String::new(),
+            sample: None,
             hyper: body.hyper_json.clone(),
             checkpoint: String::new(),
         };
+        if let Some(facts) = self.tape.datasets.get(&training.dataset) {
+            training.read(facts);
+        }
         // Begun again after a kill: the same training.
         let trainings = &mut self.tape.trainings;
         match trainings
@@ -342,6 +362,15 @@ impl Gather {
     }
 }
 
+impl Training {
+    /// Takes in what is known of its dataset.
+    pub fn read(&mut self, facts: &DatasetFacts) {
+        self.rows = Some(facts.rows);
+        self.recipe = facts.recipe.clone();
+        self.sample = facts.sample.clone();
+    }
+}
+
 impl Attempt {
     /// Takes in its steps and what it left.
     fn ended(&mut self, steps: &[Step], patch: &str) {
@@ -371,6 +400,21 @@ impl Attempt {
     /// Whether it is a teacher's.
     pub fn is_teacher(&self) -> bool {
         self.key.policy.is_teacher()
+    }
+}
+
+fn dataset_facts(body: &DatasetBuilt) -> DatasetFacts {
+    // A recipe of the loop is none of these, and samples nothing.
+    let given = serde_json::from_str::<Given>(&body.recipe_json).ok();
+    let filters = given.as_ref().map(|given| given.recipe.filters.as_slice());
+    let mut samples = filters.unwrap_or_default().iter().filter_map(|f| match f {
+        Filter::Sample { unit, share, .. } if *share < 1.0 => Some(unit.as_str().to_owned()),
+        _ => None,
+    });
+    DatasetFacts {
+        rows: body.rows,
+        recipe: Digest::of_bytes(body.recipe_json.as_bytes()).to_string(),
+        sample: samples.next(),
     }
 }
 

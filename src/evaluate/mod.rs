@@ -114,6 +114,7 @@ fn run_line(tape: &Tape) -> RunLine {
         run: tape.run.clone(),
         code_versions: tape.code_versions.clone(),
         events: tape.events,
+        digest: tape.digest.clone(),
         settings,
     }
 }

@@ -296,6 +296,7 @@ fn training(out: &mut String, evaluation: &Evaluation) {
     let header = [
         "arm".to_owned(),
         "trajectories".to_owned(),
+        "sampled by".to_owned(),
         "Pass@1".to_owned(),
         best,
     ];
@@ -304,15 +305,18 @@ fn training(out: &mut String, evaluation: &Evaluation) {
         shown.add_row([
             harmless(&point.arm),
             point.rows.to_string(),
+            harmless(point.sample.as_deref().unwrap_or("")),
             interval(&point.pass),
             point.best.as_ref().map_or_else(String::new, interval),
         ]);
     }
     let _ = writeln!(out, "\nOver training trajectories\n{shown}");
-    if let Some(fit) = &curve.fit {
+    let all = curve.fit.iter().map(|fit| (String::new(), fit));
+    let own = curve.fits.iter();
+    for (name, fit) in all.chain(own.map(|(name, fit)| (format!(", by {}", harmless(name)), fit))) {
         let _ = writeln!(
             out,
-            "Pass@1 ≈ {:.2} ln n {:+.2} (per cent)",
+            "Pass@1 ≈ {:.2} ln n {:+.2} (per cent{name})",
             100.0 * fit.slope,
             100.0 * fit.intercept
         );

@@ -174,6 +174,9 @@ fn artifacts(side: &Side, whose: &str) -> Vec<Artifact> {
             });
         }
     };
+    for (name, digest) in &side.tapes {
+        add(&format!("tape {name}"), digest);
+    }
     for training in &side.arm.setup.ancestry {
         add("weights", &training.checkpoint);
         add("dataset", &training.dataset);

@@ -102,6 +102,8 @@ pub struct Side {
     /// Configurations of its tapes, by dotted name; settings that differ between its own
     /// tapes are joined.
     pub settings: std::collections::BTreeMap<String, String>,
+    /// Its tapes: name and content digest (empty where it is not known).
+    pub tapes: Vec<(String, String)>,
 }
 
 impl Side {
@@ -172,10 +174,17 @@ impl Side {
                 *known = format!("{known} | {value}");
             }
         }
+        let own = evaluation
+            .runs
+            .iter()
+            .filter(|run| arm.setup.runs.contains(&run.name));
         Ok(Self {
             arm: arm.clone(),
             pick: name.pick,
             settings,
+            tapes: own
+                .map(|run| (run.name.clone(), run.digest.clone()))
+                .collect(),
         })
     }
 }

@@ -31,6 +31,20 @@ pub struct Shape {
     pub(super) notes: Option<Vec<KeyValue>>,
 }
 
+impl Shape {
+    /// A shape in the words of Parquet's message types.
+    ///
+    /// # Errors
+    /// What is no message type, in words.
+    pub fn declared(text: &str) -> Result<Self, String> {
+        let schema = parse_message_type(text).map_err(|e| e.to_string())?;
+        Ok(Self {
+            schema: Arc::new(schema),
+            notes: None,
+        })
+    }
+}
+
 /// The rows of a table; `None` for a file that is none.
 ///
 /// # Errors
@@ -279,11 +293,7 @@ impl Columns {
             text.push('\n');
         }
         text.push('}');
-        let schema = parse_message_type(&text).map_err(|e| e.to_string())?;
-        Ok(Shape {
-            schema: Arc::new(schema),
-            notes: None,
-        })
+        Shape::declared(&text)
     }
 }
 

@@ -215,7 +215,7 @@ fn file_name(told: &Told, form: Form) -> String {
 /// Writes a file whole, or leaves what was there.
 pub(crate) fn atomic(
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<()>,
 ) -> Result<(), Failure> {
     let folder = path
         .parent()

@@ -191,15 +191,20 @@ pub fn content_digest<'a>(
 
 /// [`content_digest`], an event at a time.
 #[derive(Default)]
-struct ContentDigest(blake3::Hasher);
+pub struct ContentDigest(blake3::Hasher);
 
 impl ContentDigest {
-    fn add(&mut self, record: &Record) -> Result<(), TapeError> {
+    /// Takes one more event.
+    ///
+    /// # Errors
+    /// As [`content_digest`].
+    pub fn add(&mut self, record: &Record) -> Result<(), TapeError> {
         self.0.update(&encoded(record)?);
         Ok(())
     }
 
-    fn finish(&self) -> String {
+    /// Of all that was taken.
+    pub fn finish(&self) -> String {
         self.0.finalize().to_hex().to_string()
     }
 }

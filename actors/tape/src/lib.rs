@@ -64,8 +64,8 @@ pub use backend::Backend;
 pub use compact::{Compacted, Removed, compact, compact_store};
 pub use error::TapeError;
 pub use examine::{
-    IndexState, Payloads, Stats, Verified, content_digest, read_all, stats, stats_of, verify,
-    verify_store,
+    ContentDigest, IndexState, Payloads, Stats, Verified, content_digest, read_all, stats,
+    stats_of, verify, verify_store,
 };
 pub use faulty::{Fault, FaultyStore, Io};
 pub use handle::{SledTape, TapeHandle, TapeOptions, start};

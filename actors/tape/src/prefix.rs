@@ -30,17 +30,18 @@ impl Prefix {
     pub fn end(&self) -> u64 {
         self.end
     }
-}
 
-impl Source for Prefix {
-    /// While a page is looked at, the next one is read and decoded on other threads: at most
-    /// three pages are in memory.
-    fn scan(&self, each: &mut dyn FnMut(Record)) -> Result<(), Failure> {
+    /// Hands every record from `begin` on, in order. While a page is looked at, the next one
+    /// is read and decoded on other threads: at most three pages are in memory.
+    ///
+    /// # Errors
+    /// The tape's.
+    pub fn scan_from(&self, begin: u64, each: &mut dyn FnMut(Record)) -> Result<(), Failure> {
         let (tape, end) = (self.tape.clone(), self.end);
         let (give, pages) = sync_channel::<Result<Vec<Record>, TapeError>>(1);
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let mut from = 0;
+                let mut from = begin;
                 while from < end {
                     let limit = usize::try_from(PAGE.min(end - from)).unwrap_or(1);
                     let page = tape.read(from, limit);
@@ -59,6 +60,12 @@ impl Source for Prefix {
             }
             Ok(())
         })
+    }
+}
+
+impl Source for Prefix {
+    fn scan(&self, each: &mut dyn FnMut(Record)) -> Result<(), Failure> {
+        self.scan_from(0, each)
     }
 }
 
@@ -103,6 +110,12 @@ mod tests {
                 seen,
                 (0..end.unwrap_or(total).min(total)).collect::<Vec<_>>()
             );
+            let mut rest = Vec::new();
+            let from = PAGE - 3;
+            prefix
+                .scan_from(from, &mut |record| rest.push(record.seq))
+                .unwrap();
+            assert!(rest.iter().eq(seen.iter().skip(from as usize)));
         }
     }
 }

@@ -1,253 +1,76 @@
 //! A recipe over a prefix of a tape.
 //!
-//! The tape is read once for the facts; while what was said is small it is kept on the way,
-//! and else the tape is read once more, and each selected attempt becomes rows as soon as
-//! its last step has gone by. What is in memory is facts of all attempts, the steps of
-//! attempts that are under way, and rows of what is selected when the first filter asks for
-//! rows: cheap filters belong first.
+//! The tape is read once for the facts, and what was said is kept on the way as far as it
+//! fits. Of attempts that did not fit the tape is read again: once for what filters ask of
+//! their rows, and as often as it takes to hand the selected rows on in order, so many at a
+//! time as fit. What is in memory is facts of all attempts, the steps of attempts that are
+//! under way, and what [`Options`] allow: not the tape, and not the dataset. Cheap filters belong first: they spare the work.
 
+use super::built::{Built, BuiltRow, Stage, Summing, retain};
 use super::facts::{AttemptFacts, Facts, Fold, Source};
-use super::render::{Rendered, pair, render};
+use super::render::{Kept, Making, pairs};
 use super::select::{self, ADMISSION, Candidate, Context};
 use super::spec::{Filter, Given, Kind, Recipe};
 use super::talk::Voice;
-use crate::dataset::DatasetRow;
-use crate::failure::{Failure, FailureKind};
-use crate::ids::{AttemptId, Digest, TaskId};
+use crate::failure::Failure;
+use crate::ids::TaskId;
 use crate::overlap::{Entry, Options as OverlapOptions, overlap};
 use crate::task::Split;
-use serde::Serialize;
-use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
 /// How a dataset is built; nothing here decides what is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Bytes of content that are kept on the first pass; 0 always reads twice.
+    /// Bytes of what was said that are kept when the tape is read first; 0 keeps nothing.
     pub keep_bytes: usize,
+    /// Bytes of rows that are kept, and that are made at a time: at least those of one
+    /// attempt, or of a pair.
+    pub rows_bytes: usize,
     /// Whether rows are wanted with native calls, too.
     pub native: bool,
 }
 
 impl Default for Options {
-    /// 256 MiB, calls in the text.
+    /// 256 MiB and 128 MiB, calls in the text.
     fn default() -> Self {
         Self {
             keep_bytes: 256 << 20,
+            rows_bytes: 128 << 20,
             native: false,
         }
     }
 }
 
-/// A row: what its JSON line says.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-#[serde(untagged)]
-pub enum Row {
-    /// Of a policy or a verifier.
-    Chat(DatasetRow),
-    /// Of a recovery.
-    Recovery(RecoveryRow),
-    /// Of a win and a loss.
-    Preference(PreferenceRow),
-}
-
-/// A recovery.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct RecoveryRow {
-    /// Position of the step that failed.
-    pub fail: usize,
-    /// Position of the step that passed: the last turn.
-    pub pass: usize,
-    /// The rest; losses on the turns between the two and on the last.
-    #[serde(flatten)]
-    pub row: DatasetRow,
-}
-
-/// A win and a loss at one task.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct PreferenceRow {
-    /// The task.
-    pub task: TaskId,
-    /// Its repository.
-    pub repo: String,
-    /// The win: the last view of it.
-    pub chosen: DatasetRow,
-    /// The loss: the last view of it.
-    pub rejected: DatasetRow,
-}
-
-impl Row {
-    /// Its conversations.
-    pub fn parts(&self) -> Vec<&DatasetRow> {
-        match self {
-            Self::Chat(row) => vec![row],
-            Self::Recovery(row) => vec![&row.row],
-            Self::Preference(row) => vec![&row.chosen, &row.rejected],
-        }
-    }
-}
-
-/// A row, and what is not part of its line.
-#[derive(Clone, PartialEq, Debug)]
-pub struct BuiltRow {
-    /// The row.
-    pub row: Row,
-    /// Tokens of it, as the recipe counts.
-    pub tokens: u64,
-    /// Messages with native calls and the tools, where they were asked for: one entry for
-    /// each of [`Row::parts`].
-    pub native: Vec<(Vec<Value>, Vec<Value>)>,
-}
-
-/// A step of the funnel.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Stage {
-    /// `admission`, the name of a filter (`turns`, the second one `turns#2`), `rows`, `pairs`.
-    pub name: String,
-    /// Attempts that are left after it.
-    pub left: u64,
-    /// Attempts that it dropped, by reason.
-    pub dropped: BTreeMap<String, u64>,
-}
-
-/// What a recipe gives.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Built {
-    /// Rows in order of (task, attempt, place in the attempt).
-    pub rows: Vec<BuiltRow>,
-    /// Attempts of the prefix.
-    pub attempts: u64,
-    /// Events of the prefix.
-    pub events: u64,
-    /// What was left after each step.
-    pub funnel: Vec<Stage>,
-    /// Why each attempt that is not in the rows is not: stage and reason.
-    pub fates: BTreeMap<AttemptId, (String, String)>,
-    /// Whether the tape had to be read twice.
-    pub two_passes: bool,
-}
-
-impl Built {
-    /// The rows as JSON lines.
-    ///
-    /// # Errors
-    /// Never for rows read from a tape; kept because JSON writing is fallible.
-    pub fn to_jsonl(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut out = Vec::new();
-        for row in &self.rows {
-            serde_json::to_writer(&mut out, &row.row)?;
-            out.push(b'\n');
-        }
-        Ok(out)
-    }
-
-    /// Digest of [`Self::to_jsonl`], without holding all of it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn digest(&self) -> Result<Digest, serde_json::Error> {
-        let mut hasher = blake3::Hasher::new();
-        let mut line = Vec::new();
-        for row in &self.rows {
-            line.clear();
-            serde_json::to_writer(&mut line, &row.row)?;
-            line.push(b'\n');
-            hasher.update(&line);
-        }
-        Ok(Digest(hasher.finalize().to_hex().to_string()))
-    }
-
-    /// Attempts that were dropped, by stage and reason.
-    pub fn dropped(&self) -> BTreeMap<String, u64> {
-        let all = self.funnel.iter().flat_map(|stage| {
-            stage.dropped.iter().map(|(reason, count)| {
-                let name = if *reason == stage.name {
-                    reason.clone()
-                } else {
-                    format!("{}:{reason}", stage.name)
-                };
-                (name, *count)
-            })
-        });
-        all.collect()
-    }
-
-    /// Rows by label. A pair is one of each.
-    pub fn labels(&self) -> BTreeMap<String, u64> {
-        let mut out = BTreeMap::from([("resolved".to_owned(), 0), ("unresolved".to_owned(), 0)]);
-        for part in self.rows.iter().flat_map(|row| row.row.parts()) {
-            let label = if part.resolved {
-                "resolved"
-            } else {
-                "unresolved"
-            };
-            *out.entry(label.to_owned()).or_default() += 1;
-        }
-        out
-    }
-
-    /// Refuses a dataset that nothing can be learned from.
-    ///
-    /// # Errors
-    /// `GT-DATASET-EMPTY`: which filter emptied it, or which class is missing and which
-    /// filters dropped it.
-    pub fn usable(&self, kind: Kind) -> Result<(), Failure> {
-        let table = || {
-            let lines = self.funnel.iter().map(|stage| {
-                let why: Vec<String> = stage
-                    .dropped
-                    .iter()
-                    .map(|(reason, n)| format!("{reason} {n}"))
-                    .collect();
-                format!(
-                    "  {:<16} {:>8} left   {}",
-                    stage.name,
-                    stage.left,
-                    why.join(", ")
-                )
-            });
-            lines.collect::<Vec<_>>().join("\n")
-        };
-        let message = if self.attempts == 0 {
-            "the tape holds no attempt".to_owned()
-        } else if let Some(stage) = self.funnel.iter().find(|stage| stage.left == 0) {
-            format!(
-                "`{}` leaves none of {} attempts:\n{}",
-                stage.name,
-                self.attempts,
-                table()
-            )
-        } else if self.rows.is_empty() {
-            format!("no row comes of {} attempts:\n{}", self.attempts, table())
-        } else {
-            let labels = self.labels();
-            let missing = labels.iter().find(|(_, count)| **count == 0);
-            match missing {
-                Some((class, _)) if kind.needs_both() => {
-                    format!(
-                        "a {} dataset is of wins and losses, and none is {class}:\n{}",
-                        kind.as_str(),
-                        table()
-                    )
-                }
-                _ => return Ok(()),
-            }
-        };
-        Err(Failure::new(FailureKind::Input, "GT-DATASET-EMPTY", message)
-            .with_help("loosen the filter that empties it, or make more attempts; `docs/datasets.md` says what each drops"))
-    }
-}
-
-/// Folds a recipe over a prefix.
+/// Folds a recipe over a prefix, and keeps the rows.
 ///
 /// # Errors
-/// The source's. An empty dataset is none here: [`Built::usable`].
+/// As [`each`].
 pub fn build(
     given: &Given,
     source: &dyn Source,
     voice: &dyn Voice,
     options: Options,
 ) -> Result<Built, Failure> {
+    let mut rows = Vec::new();
+    let built = each(given, source, voice, options, &mut |row, _| {
+        rows.push(row);
+        Ok::<(), Failure>(())
+    })?;
+    Ok(Built { rows, ..built })
+}
+
+/// Folds a recipe over a prefix, and hands its rows on in order, each with its JSON line.
+///
+/// # Errors
+/// The source's, and those of whom the rows are handed to. An empty dataset is none here:
+/// [`Built::usable`].
+pub fn each<E: From<Failure>>(
+    given: &Given,
+    source: &dyn Source,
+    voice: &dyn Voice,
+    options: Options,
+    sink: &mut dyn FnMut(BuiltRow, &[u8]) -> Result<(), E>,
+) -> Result<Built, E> {
     let recipe = &given.recipe;
     let wanted = |facts: &AttemptFacts| {
         recipe.filters.iter().all(|filter| match filter {
@@ -257,19 +80,67 @@ pub fn build(
     };
     let mut fold = Fold::new(&wanted, options.keep_bytes);
     source.scan(&mut |record| fold.apply(record))?;
-    let (facts, mut contents) = fold.finish();
+    let (facts, contents) = fold.finish();
 
     let mut built = Built {
         attempts: facts.attempts.len() as u64,
         events: facts.events,
+        passes: 1,
         ..Built::default()
     };
     let overlaps = overlaps(given, &facts);
     let context = Context::new(given, &facts);
+    let mut pool = admitted(&facts, &overlaps, &mut built);
+    let making = Making::new(given, source, voice, options);
+    let mut contents = Some(contents);
+    let mut kept: Option<Kept> = None;
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    for filter in &recipe.filters {
+        if let (true, Some(contents)) = (filter.needs_rows(), contents.take()) {
+            kept = Some(making.prepare(contents, &mut pool, &mut built)?);
+        }
+        let count = names.entry(filter.name()).or_default();
+        *count += 1;
+        let name = if *count == 1 {
+            filter.name().to_owned()
+        } else {
+            format!("{}#{count}", filter.name())
+        };
+        let passing = select::keep(filter, &pool, &context);
+        let mut stage = Stage::new(&name);
+        retain(&mut pool, passing, |c| {
+            stage.drop(&mut built.fates, c.facts, &name)
+        });
+        stage.left = pool.len() as u64;
+        built.funnel.push(stage);
+    }
+    let mut kept = match (kept, contents) {
+        (Some(kept), _) => kept,
+        (None, contents) => making.prepare(contents.unwrap_or_default(), &mut pool, &mut built)?,
+    };
+    let groups: Vec<Vec<&Candidate>> = match recipe.kind {
+        Kind::Preference => pairs(&pool, &mut built),
+        _ => pool.iter().map(|candidate| vec![candidate]).collect(),
+    };
+    let mut sum = Summing::default();
+    making.emit(&groups, &mut kept, &mut built.passes, &mut |row| {
+        let line = sum.add(&row)?;
+        sink(row, line)
+    })?;
+    built.sum = sum.finish();
+    Ok(built)
+}
+
+/// Attempts that may be rows, in order of (task, attempt).
+fn admitted<'a>(
+    facts: &'a Facts,
+    overlaps: &BTreeMap<TaskId, String>,
+    built: &mut Built,
+) -> Vec<Candidate<'a>> {
     let mut pool: Vec<Candidate> = Vec::new();
     let mut admission = Stage::new("admission");
     for attempt in facts.attempts.values() {
-        match select::admit(&facts, attempt, &overlaps) {
+        match select::admit(facts, attempt, overlaps) {
             Ok(task) => pool.push(Candidate {
                 facts: attempt,
                 task,
@@ -287,96 +158,7 @@ pub fn build(
     admission.left = pool.len() as u64;
     built.funnel.push(admission);
     pool.sort_by(|a, b| (&a.task.id, &a.facts.attempt).cmp(&(&b.task.id, &b.facts.attempt)));
-
-    let mut rendered: Option<HashMap<AttemptId, Rendered>> = None;
-    let mut names: HashMap<&str, usize> = HashMap::new();
-    for filter in &recipe.filters {
-        if filter.needs_rows() && rendered.is_none() {
-            rendered = Some(render(
-                given,
-                source,
-                voice,
-                options,
-                &mut contents,
-                &mut pool,
-                &mut built,
-            )?);
-        }
-        let count = names.entry(filter.name()).or_default();
-        *count += 1;
-        let name = if *count == 1 {
-            filter.name().to_owned()
-        } else {
-            format!("{}#{count}", filter.name())
-        };
-        let kept = select::keep(filter, &pool, &context);
-        let mut stage = Stage::new(&name);
-        retain(&mut pool, kept, |c| {
-            stage.drop(&mut built.fates, c.facts, &name)
-        });
-        stage.left = pool.len() as u64;
-        built.funnel.push(stage);
-    }
-    let mut rendered = match rendered {
-        Some(rendered) => rendered,
-        None => render(
-            given,
-            source,
-            voice,
-            options,
-            &mut contents,
-            &mut pool,
-            &mut built,
-        )?,
-    };
-    if recipe.kind == Kind::Preference {
-        pair(&pool, &mut rendered, &mut built);
-    } else {
-        for candidate in &pool {
-            if let Some(rendered) = rendered.remove(&candidate.facts.attempt) {
-                built.rows.extend(rendered.rows);
-            }
-        }
-    }
-    Ok(built)
-}
-
-impl Stage {
-    pub(super) fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            left: 0,
-            dropped: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn drop(
-        &mut self,
-        fates: &mut BTreeMap<AttemptId, (String, String)>,
-        attempt: &AttemptFacts,
-        reason: &str,
-    ) {
-        *self.dropped.entry(reason.to_owned()).or_default() += 1;
-        fates.insert(
-            attempt.attempt.clone(),
-            (self.name.clone(), reason.to_owned()),
-        );
-    }
-}
-
-pub(super) fn retain<'a>(
-    pool: &mut Vec<Candidate<'a>>,
-    kept: Vec<bool>,
-    mut dropped: impl FnMut(&Candidate<'a>),
-) {
-    let mut kept = kept.into_iter();
-    pool.retain(|candidate| {
-        let stays = kept.next().unwrap_or(false);
-        if !stays {
-            dropped(candidate);
-        }
-        stays
-    });
+    pool
 }
 
 /// Tasks that overlap with what is measured with: those of the recipe's files, and those

@@ -60,6 +60,8 @@ impl Filter {
             Self::Balance { ratio, .. } => (!(ratio.is_finite() && *ratio > 0.0))
                 .then(|| format!("`ratio` is {ratio}, and it must be above 0")),
             Self::Part { validation, .. } => share("validation", *validation),
+            Self::Sample { share: s, .. } => (!(*s > 0.0 && *s <= 1.0))
+                .then(|| format!("`share` is {s}, and it lies above 0 and up to 1")),
             Self::Budget { tokens, .. } => {
                 (*tokens == 0).then(|| "`tokens` is 0: it drops everything".to_owned())
             }

@@ -1,11 +1,11 @@
 //! Why two datasets are not the same.
 
-use super::build::{Built, Row};
+use super::built::{Fates, Row};
 use super::spec::Given;
 use crate::event::Record;
-use crate::ids::{AttemptId, TaskId};
+use crate::ids::{AttemptId, Digest, TaskId};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What changed between two datasets.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -40,26 +40,51 @@ pub struct Change {
 
 type Key = (TaskId, Vec<AttemptId>, usize);
 
-fn keyed(built: &Built) -> BTreeMap<Key, &Row> {
-    let mut counts: BTreeMap<Vec<AttemptId>, usize> = BTreeMap::new();
-    let mut out = BTreeMap::new();
-    for built in &built.rows {
-        let parts = built.row.parts();
-        let Some(task) = parts.first().map(|part| part.task.clone()) else {
-            continue;
-        };
-        let attempts: Vec<AttemptId> = parts.iter().map(|part| part.attempt.clone()).collect();
-        let count = counts.entry(attempts.clone()).or_default();
-        out.insert((task, attempts, *count), &built.row);
-        *count += 1;
-    }
-    out
+/// The rows of a dataset, by what they are of; of what they say the digest alone.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    by_key: BTreeMap<Key, Digest>,
+    counts: BTreeMap<Vec<AttemptId>, usize>,
 }
 
-/// Holds two datasets against one another. `between` are the records from the shorter
-/// prefix's end to the longer one's.
-pub fn diff(a: (&Given, &Built), b: (&Given, &Built), between: &[Record]) -> Diff {
-    let (left, right) = (keyed(a.1), keyed(b.1));
+impl Rows {
+    /// Takes one more row and its JSON line.
+    pub fn add(&mut self, row: &Row, line: &[u8]) {
+        let parts = row.parts();
+        let Some(task) = parts.first().map(|part| part.task.clone()) else {
+            return;
+        };
+        let attempts: Vec<AttemptId> = parts.iter().map(|part| part.attempt.clone()).collect();
+        let count = self.counts.entry(attempts.clone()).or_default();
+        self.by_key
+            .insert((task, attempts, *count), Digest::of_bytes(line));
+        *count += 1;
+    }
+}
+
+/// Events by stream, as they are named in a [`Change`].
+#[derive(Clone, Debug, Default)]
+pub struct Between(HashMap<String, Vec<String>>);
+
+impl Between {
+    /// Takes one more event.
+    pub fn add(&mut self, record: &Record) {
+        let named = format!(
+            "{} {} ({})",
+            record.seq,
+            record.event.kind(),
+            record.event_id
+        );
+        let stream = record.stream.as_str().to_owned();
+        self.0.entry(stream).or_default().push(named);
+    }
+}
+
+/// Holds two datasets against one another: the recipe of each, its rows, and why attempts
+/// are not in them. `between` are the events from the shorter prefix's end to the longer
+/// one's.
+pub fn diff(a: (&Given, &Rows, &Fates), b: (&Given, &Rows, &Fates), between: &Between) -> Diff {
+    let (left, right) = (&a.1.by_key, &b.1.by_key);
     let mut out = Diff {
         recipe: recipes(a.0, b.0),
         ..Diff::default()
@@ -69,43 +94,33 @@ pub fn diff(a: (&Given, &Built), b: (&Given, &Built), between: &[Record]) -> Dif
         match (left.get(key), right.get(key)) {
             (Some(x), Some(y)) if x == y => out.same += 1,
             (Some(_), Some(_)) => out.changed.push(change(key, None, between)),
-            (Some(_), None) => out.removed.push(change(key, Some(b.1), between)),
-            (None, _) => out.added.push(change(key, Some(a.1), between)),
+            (Some(_), None) => out.removed.push(change(key, Some(b.2), between)),
+            (None, _) => out.added.push(change(key, Some(a.2), between)),
         }
     }
     out
 }
 
-fn change(key: &Key, other: Option<&Built>, between: &[Record]) -> Change {
+fn change(key: &Key, other: Option<&Fates>, between: &Between) -> Change {
     let (task, attempts, part) = key;
     let fates = attempts
         .iter()
-        .filter_map(|attempt| other?.fates.get(attempt).map(|fate| (attempt, fate)));
+        .filter_map(|attempt| other?.get(attempt).map(|fate| (attempt, fate)));
     let dropped = fates
         .map(|(attempt, (stage, reason))| format!("{attempt}: {stage}: {reason}"))
         .collect();
-    let own: Vec<String> = attempts
-        .iter()
-        .map(|attempt| format!("attempt/{attempt}"))
-        .collect();
-    let of_task = format!("task/{task}");
-    let concerns = |record: &&Record| {
-        own.iter().any(|name| *name == record.stream.as_str()) || record.stream.as_str() == of_task
-    };
-    let named = |record: &Record| {
-        format!(
-            "{} {} ({})",
-            record.seq,
-            record.event.kind(),
-            record.event_id
-        )
-    };
+    let own = attempts.iter().map(|attempt| format!("attempt/{attempt}"));
+    let streams = own.chain([format!("task/{task}")]);
+    let mut events: Vec<String> = Vec::new();
+    for stream in streams {
+        events.extend(between.0.get(&stream).into_iter().flatten().cloned());
+    }
     Change {
         attempts: attempts.clone(),
         part: *part,
         task: task.clone(),
         other_dropped: dropped,
-        events: between.iter().filter(concerns).map(named).collect(),
+        events,
     }
 }
 

@@ -4,8 +4,8 @@
 //! stream keeps its own order: facts of a stream come from its events alone, and clocks
 //! enter where a recipe asks for dates and nowhere else.
 //!
-//! What was said is kept beside the facts while it is small ([`Fold::new`]'s budget): then
-//! one pass over the tape is enough. Of larger tapes a second pass reads what was selected.
+//! What was said is kept beside the facts as far as it fits ([`Fold::new`]'s budget): of small
+//! tapes one pass is enough. Of larger ones another pass reads what did not fit.
 
 use crate::attempt::{AttemptEnd, AttemptKey, EndReason, Step};
 use crate::event::{Event, Record, TrajectoryImported};
@@ -298,11 +298,9 @@ impl<'a> Fold<'a> {
             if let Some(held) = content {
                 self.bytes += held.take(record);
                 if self.bytes > self.budget {
-                    for (_, content) in &mut self.attempts {
-                        *content = None;
-                    }
-                    // Nothing more is kept: a second pass reads what is selected.
-                    (self.bytes, self.budget) = (0, 0);
+                    // This one no longer fits: another pass reads it, if it is selected.
+                    self.bytes -= held.bytes;
+                    *content = None;
                 }
             }
         }

@@ -13,11 +13,13 @@
 //! - [`talk`]: what a policy saw, as rows
 //! - [`recovery`]: from a failing test run to a passing one
 //! - `render`: rows of what is left
+//! - [`built`]: what comes of it: rows, the funnel, the digest
 //! - [`build`](mod@build): all of it together
 //! - [`diff`]: why two datasets are not the same
 //! - [`date`]: points in time
 
 pub mod build;
+pub mod built;
 mod check;
 pub mod date;
 pub mod diff;
@@ -28,11 +30,15 @@ pub mod select;
 pub mod spec;
 pub mod talk;
 
-pub use build::{Built, BuiltRow, Options, Row, Stage, build};
+pub use build::{Options, build, each};
+pub use built::{Built, BuiltRow, Row, Stage, Sum, Summing};
 pub use facts::{AttemptFacts, Facts, Records, Source};
-pub use spec::{Filter, Given, Kind, Order, Recipe};
+pub use spec::{Filter, Given, Kind, Order, Recipe, Unit};
 pub use talk::{Talk, Voice};
 
+#[cfg(test)]
+#[path = "equal_tests.rs"]
+mod equal_tests;
 #[cfg(test)]
 pub(crate) mod made_up;
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Recipes over tapes that were made up: filters against brute force, and what must be
-//! equal whatever the tape looks like.
+//! Recipes over tapes that were made up: filters against brute force.
 
-use super::build::{Built, Options, Row, build};
+use super::build::{Options, build};
+use super::built::{Built, Row};
 use super::facts::Records;
 use super::made_up::{Plain, interleaved, streams};
 use super::spec::{Given, Recipe};
@@ -10,29 +10,28 @@ use crate::finding::Severity;
 use crate::formats::trajectories::told::policy_name;
 use crate::trajectory::{Ledger, Trajectory};
 use crate::{AttemptId, PolicyRef, Split, Task, VerdictOutcome};
-use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-const WINS: &str = "[[filter]]\nby = \"outcome\"\nis = [\"resolved\"]\n";
-const ALL: &str = "[[filter]]\nby = \"outcome\"\nis = [\"resolved\", \"unresolved\"]\n";
+pub(super) const WINS: &str = "[[filter]]\nby = \"outcome\"\nis = [\"resolved\"]\n";
+pub(super) const ALL: &str = "[[filter]]\nby = \"outcome\"\nis = [\"resolved\", \"unresolved\"]\n";
 
-fn recipe(kind: &str, filters: &str) -> Recipe {
+pub(super) fn recipe(kind: &str, filters: &str) -> Recipe {
     Recipe::parse(&format!(
         "version = 1\nkind = \"{kind}\"\nseed = 7\n{filters}"
     ))
     .unwrap()
 }
 
-fn of(kind: &str, filters: &str, tape: &[Record]) -> Built {
+pub(super) fn of(kind: &str, filters: &str, tape: &[Record]) -> Built {
     let given = Given::new(recipe(kind, filters));
     build(&given, &Records(tape), &Plain, Options::default()).unwrap()
 }
 
-fn tape(seed: u64) -> Vec<Record> {
+pub(super) fn tape(seed: u64) -> Vec<Record> {
     interleaved(&streams(seed, 26, 300), seed)
 }
 
-fn selected(built: &Built) -> BTreeSet<AttemptId> {
+pub(super) fn selected(built: &Built) -> BTreeSet<AttemptId> {
     let parts = built.rows.iter().flat_map(|row| row.row.parts());
     parts.map(|part| part.attempt.clone()).collect()
 }
@@ -344,6 +343,64 @@ fn caps_duplicates_balance_mix_and_budget() {
 }
 
 #[test]
+fn a_sample_is_part_of_each_larger_one_and_fills_up_its_units() {
+    for seed in 0..3 {
+        let tape = tape(seed);
+        let ledger = Ledger::fold(&tape);
+        let all = selected(&of("policy", ALL, &tape));
+        for unit in ["attempt", "task", "repo"] {
+            let part = |share: f64, seed: u64| {
+                selected(&of(
+                    "policy",
+                    &format!(
+                        "{ALL}[[filter]]\nby = \"sample\"\nshare = {share:?}\nunit = \"{unit}\"\nseed = {seed}\n"
+                    ),
+                    &tape,
+                ))
+            };
+            let parts = [0.001, 0.25, 0.5, 1.0].map(|share| part(share, 5));
+            let sizes = parts.each_ref().map(BTreeSet::len);
+            let share = |share: f64| (all.len() as f64 * share).round() as usize;
+            assert_eq!(sizes, [1, share(0.25), share(0.5), all.len()], "{unit}");
+            for pair in parts.windows(2) {
+                assert!(pair[0].is_subset(&pair[1]), "{unit}");
+            }
+            assert_eq!(parts[3], all);
+            assert_ne!(
+                part(0.5, 6),
+                parts[2],
+                "{unit}: another seed, another sample"
+            );
+            // All units of it but one are whole.
+            let name = |id: &AttemptId| {
+                let task = ledger.attempt(id).unwrap().key.task.clone();
+                match unit {
+                    "repo" => ledger.tasks[&task].repo.clone(),
+                    "task" => task.to_string(),
+                    _ => id.to_string(),
+                }
+            };
+            let count = |of: &BTreeSet<AttemptId>| {
+                let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+                for id in of {
+                    *counts.entry(name(id)).or_default() += 1;
+                }
+                counts
+            };
+            let whole = count(&all);
+            for part in &parts {
+                let counts = count(part);
+                let cut = counts
+                    .iter()
+                    .filter(|(name, n)| whole[*name] != **n)
+                    .count();
+                assert!(cut <= 1, "{unit}: {cut} are cut");
+            }
+        }
+    }
+}
+
+#[test]
 fn pairs_are_a_win_and_a_loss_at_one_task_and_use_each_attempt_once() {
     let tape = tape(1);
     let ledger = Ledger::fold(&tape);
@@ -439,101 +496,5 @@ fn what_nothing_is_left_of_says_why() {
             .contains("wins and losses, and none is resolved"),
         "{}",
         failure.message
-    );
-}
-
-const EVERYTHING: &str = "[[filter]]\nby = \"findings\"\nallow = \"soft\"\n[[filter]]\nby = \"solve_rate\"\nmax = 0.9\n\
-    [[filter]]\nby = \"dedup\"\n[[filter]]\nby = \"near_dedup\"\nngram = 5\nshare = 0.95\n\
-    [[filter]]\nby = \"mix\"\noff_policy = 0.5\n[[filter]]\nby = \"per_task\"\nmost = 3\nkeep = \"first\"\n\
-    [[filter]]\nby = \"budget\"\ntokens = 4000\nkeep = { random = 1 }\n";
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_same_facts_give_the_same_bytes(seed in 0_u64..1000, other in 0_u64..1000, later in 1_u64..1_000_000) {
-        let streams = streams(seed, 26, 120);
-        let one = interleaved(&streams, seed);
-        let mut two = interleaved(&streams, other);
-        for record in &mut two {
-            record.at_micros += later;
-        }
-        for kind in ["policy", "verifier", "preference", "recovery"] {
-            let filters = if kind == "policy" { format!("{ALL}{EVERYTHING}") } else { EVERYTHING.to_owned() };
-            let given = Given::new(recipe(kind, &filters));
-            let kept = build(&given, &Records(&one), &Plain, Options::default()).unwrap();
-            // Another order, other clocks, and nothing kept on the first pass, or a little.
-            for keep_bytes in [0, 2000] {
-                let twice = build(&given, &Records(&two), &Plain, Options { keep_bytes, native: false }).unwrap();
-                prop_assert!(twice.two_passes || twice.rows.is_empty());
-                prop_assert_eq!(kept.to_jsonl().unwrap(), twice.to_jsonl().unwrap());
-                prop_assert_eq!(&kept.funnel, &twice.funnel);
-            }
-            prop_assert_eq!(kept.digest().unwrap(), crate::Digest::of_bytes(&kept.to_jsonl().unwrap()));
-        }
-    }
-
-    #[test]
-    fn every_attempt_is_in_the_rows_or_dropped_once(seed in 0_u64..1000) {
-        let tape = interleaved(&streams(seed, 26, 120), seed);
-        for kind in ["policy", "verifier", "preference", "recovery"] {
-            let filters = if kind == "policy" { format!("{ALL}{EVERYTHING}") } else { EVERYTHING.to_owned() };
-            let built = of(kind, &filters, &tape);
-            let selected = selected(&built);
-            prop_assert_eq!(built.dropped().values().sum::<u64>() + selected.len() as u64, built.attempts);
-            prop_assert_eq!(built.fates.len() + selected.len(), built.attempts as usize);
-            prop_assert!(selected.iter().all(|id| !built.fates.contains_key(id)));
-            let mut left = built.attempts;
-            for stage in &built.funnel {
-                left -= stage.dropped.values().sum::<u64>();
-                prop_assert_eq!(stage.left, left, "{}", &stage.name);
-            }
-        }
-    }
-}
-
-#[test]
-fn a_diff_names_the_event_that_made_it_so() {
-    let tape = tape(2);
-    let given = Given::new(recipe("policy", WINS));
-    let at = tape
-        .iter()
-        .rposition(|r| {
-            matches!(&r.event, crate::Event::Graded(b) if {
-                b.verdict.is_resolved() && selected(&of("policy", WINS, &tape)).contains(&b.attempt)
-            })
-        })
-        .unwrap();
-    let before = build(&given, &Records(&tape[..at]), &Plain, Options::default()).unwrap();
-    let after = build(&given, &Records(&tape), &Plain, Options::default()).unwrap();
-    let diff = super::diff::diff((&given, &before), (&given, &after), &tape[at..]);
-    assert!(diff.recipe.is_empty() && diff.removed.is_empty());
-    let added = diff
-        .added
-        .iter()
-        .find(|change| {
-            change
-                .events
-                .iter()
-                .any(|e| e.starts_with(&format!("{at} Graded")))
-        })
-        .unwrap();
-    assert!(
-        added.other_dropped[0].contains("admission: ungraded"),
-        "{:?}",
-        added.other_dropped
-    );
-    let narrower = Given::new(recipe(
-        "policy",
-        &format!("{WINS}[[filter]]\nby = \"turns\"\nmax = 2\n"),
-    ));
-    let few = build(&narrower, &Records(&tape), &Plain, Options::default()).unwrap();
-    let diff = super::diff::diff((&given, &after), (&narrower, &few), &[]);
-    assert_eq!(diff.recipe.len(), 1);
-    assert!(
-        diff.removed
-            .iter()
-            .all(|change| change.other_dropped[0].contains("turns: turns"))
-            && !diff.removed.is_empty()
     );
 }

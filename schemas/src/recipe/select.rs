@@ -3,7 +3,7 @@
 
 use super::date;
 use super::facts::{AttemptFacts, Facts};
-use super::spec::{Filter, Given, Order, Outcome, Part, Recipe, Scope};
+use super::spec::{Filter, Given, Order, Outcome, Part, Recipe, Scope, Unit};
 use crate::formats::trajectories::told::policy_name;
 use crate::ids::{Digest, TaskId};
 use crate::task::{Split, Task};
@@ -19,6 +19,8 @@ pub struct RowFacts {
     pub tokens: u64,
     /// Tokens of the longest one.
     pub longest: u64,
+    /// Bytes that they take in memory, about.
+    pub bytes: usize,
     /// Names of the runs of words in what is trained on; empty where no filter asks.
     pub grams: Vec<u64>,
 }
@@ -221,6 +223,9 @@ pub fn keep(filter: &Filter, pool: &[Candidate], context: &Context) -> Vec<bool>
         }
         Filter::Mix { off_policy } => mix(pool, *off_policy, context.recipe),
         Filter::Balance { ratio, scope } => balance(pool, *ratio, *scope, context.recipe.seed),
+        Filter::Sample { share, unit, seed } => {
+            sample(pool, *share, *unit, seed.unwrap_or(context.recipe.seed))
+        }
         Filter::Budget { tokens, keep } => {
             let mut left = *tokens;
             first(pool, ranked(*keep, pool), |c| {
@@ -346,6 +351,32 @@ fn thin(
         if !is_side(c) {
             return true;
         }
+        taken += 1;
+        taken <= most
+    })
+}
+
+/// The first of all candidates in an order of units by a hash: whoever is in a smaller
+/// sample is in each larger one.
+fn sample(pool: &[Candidate], share: f64, unit: Unit, seed: u64) -> Vec<bool> {
+    let most = ((pool.len() as f64 * share).round() as usize).max(1);
+    let mut order: Vec<_> = pool
+        .iter()
+        .enumerate()
+        .map(|(at, c)| {
+            let name = match unit {
+                Unit::Attempt => "",
+                Unit::Task => c.task.id.as_str(),
+                Unit::Repo => c.task.repo.as_str(),
+            };
+            let id = c.facts.attempt.as_str();
+            // The name behind the hash: two units of one hash do not mix.
+            (hash_of(seed, name), name, hash_of(seed, id), id, at)
+        })
+        .collect();
+    order.sort_unstable();
+    let mut taken = 0;
+    first(pool, order.into_iter().map(|one| one.4).collect(), |_| {
         taken += 1;
         taken <= most
     })

@@ -170,6 +170,29 @@ pub enum Scope {
     Task,
 }
 
+/// What a sample fills up whole before it begins the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Nothing: attempts are drawn one by one.
+    Attempt,
+    /// Tasks.
+    Task,
+    /// Repositories.
+    Repo,
+}
+
+impl Unit {
+    /// As recipes say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempt => "attempt",
+            Self::Task => "task",
+            Self::Repo => "repo",
+        }
+    }
+}
+
 /// A part of a split by repository.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -327,6 +350,19 @@ pub enum Filter {
         /// Share of the repositories that is for validation.
         validation: f64,
     },
+    /// A share of the attempts, for curves over the size of a dataset: of equal seeds a
+    /// smaller sample is part of each larger one, and however it is drawn it has as many
+    /// attempts.
+    Sample {
+        /// Above 0 and up to 1, of the attempts that are left here; one at least is kept.
+        share: f64,
+        /// What is filled up before the next is begun; the last one may be cut.
+        #[serde(default = "attempt")]
+        unit: Unit,
+        /// Of the order in which they are drawn; absent = the recipe's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seed: Option<u64>,
+    },
     /// At most so many tokens in all; an attempt that does not fit is passed over.
     Budget {
         /// So many.
@@ -364,6 +400,9 @@ fn one() -> f64 {
 fn thirteen() -> usize {
     13
 }
+fn attempt() -> Unit {
+    Unit::Attempt
+}
 fn fewest_turns() -> Order {
     Order::FewestTurns
 }
@@ -392,6 +431,7 @@ impl Filter {
             Self::Mix { .. } => "mix",
             Self::Balance { .. } => "balance",
             Self::Part { .. } => "part",
+            Self::Sample { .. } => "sample",
             Self::Budget { .. } => "budget",
         }
     }
@@ -408,6 +448,7 @@ impl Filter {
                 | Self::PerTask { .. }
                 | Self::Mix { .. }
                 | Self::Balance { .. }
+                | Self::Sample { .. }
                 | Self::Budget { .. }
         )
     }

@@ -90,6 +90,14 @@ fn bad_recipes_are_refused_in_words() {
             format!("{head}{WINS}[[filter]]\nby = \"per_task\"\nmost = 0\nkeep = \"first\""),
             "drops everything",
         ),
+        (
+            format!("{head}{WINS}[[filter]]\nby = \"sample\"\nshare = 0"),
+            "above 0 and up to 1",
+        ),
+        (
+            format!("{head}{WINS}[[filter]]\nby = \"sample\"\nshare = 0.5\nseed = -1"),
+            "-1",
+        ),
         ("]".to_owned(), "cannot be used"),
     ] {
         let said = refused(&text);
