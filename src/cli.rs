@@ -5,6 +5,7 @@ use crate::commands::grade::{GradeArgs, ValidateArgs};
 use crate::commands::rollout::{AttemptArgs, RolloutArgs};
 pub use crate::datasets::args::{DatasetAction, DatasetForm};
 use crate::training::args::TrainArgs;
+use crate::verifier::args::VerifierAction;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gametape_schemas::{Failure, FailureKind};
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub const VERBS: &[&str] = &[
     "dataset",
     "train",
     "model",
+    "verifier",
 ];
 
 /// Records every step a coding agent takes on graded tasks, and trains a better agent
@@ -195,6 +197,12 @@ pub enum Verb {
         /// What about it.
         #[command(subcommand)]
         action: ModelAction,
+    },
+    /// Verifiers of finished attempts: train one, score with it, measure what it is worth.
+    Verifier {
+        /// What about them.
+        #[command(subcommand)]
+        action: VerifierAction,
     },
 }
 

@@ -20,6 +20,7 @@
 //! - [`grading`]: predictions, graded by running the hidden tests
 //! - [`health`]: whether a task can be trusted
 //! - [`report`]: results, from the tape alone
+//! - [`verifier`]: verifiers trained from tapes, their scores, and what these are worth
 //! - [`evaluate`]: what attempts are worth, over runs, rules and task sets
 //! - [`explain`]: why a number moved
 //! - [`doctor`]: what this machine has and lacks
@@ -47,3 +48,4 @@ pub mod training;
 pub mod trajectories;
 pub mod tree;
 pub mod verdicts;
+pub mod verifier;

@@ -10,6 +10,7 @@ pub mod show;
 mod tasks;
 pub mod train;
 mod trajectories;
+mod verifier;
 
 use crate::cli::{Cli, ConfigArgs, ExportFormat, RunDir, TapeAction, Verb, exit_code};
 use crate::config::{self, Paths};
@@ -144,6 +145,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             "`score` needs --run, or tasks, predictions, logs and out",
         )),
         Verb::Model { action } => model::run(action, cli.json),
+        Verb::Verifier { action } => verifier::run(action, cli.json),
     }
 }
 

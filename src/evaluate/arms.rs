@@ -166,7 +166,7 @@ impl<'a> Group<'a> {
                 *scored.entry(id).or_default() += 1;
             }
             if seen.insert(&tape.name) {
-                let verifiers = tape.trainings.iter().filter(|t| t.name == "verifier");
+                let verifiers = tape.trainings.iter().filter(|t| is_verifier(t));
                 trained.extend(verifiers.map(|t| t.checkpoint.as_str()));
             }
         }
@@ -216,12 +216,17 @@ pub fn draws<'a>(
     all
 }
 
+/// Whether a training made a verifier: the loop's, or one of `gametape verifier train`.
+fn is_verifier(training: &Training) -> bool {
+    training.name == "verifier" || training.name.starts_with("verifier-")
+}
+
 /// Which side of a training a policy is on.
 pub fn role_of(policy: &PolicyRef, trainings: &[Training]) -> Option<Role> {
     let PolicyRef::Model { checkpoint } = policy else {
         return None;
     };
-    let mut policies = trainings.iter().filter(|t| t.name != "verifier");
+    let mut policies = trainings.iter().filter(|t| !is_verifier(t));
     if policies
         .clone()
         .any(|t| t.checkpoint == checkpoint.as_str())

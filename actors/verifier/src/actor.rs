@@ -1,11 +1,13 @@
 //! The room: answers `ScoreTrajectories`. What lies at the verifier's path decides how: a
 //! [head](crate::head) scores here, on the blocking pool; of a language model the
-//! log-probabilities of YES and NO are asked for.
+//! log-probabilities of YES and NO are asked for: of a [judge](crate::judge) with the prompt
+//! and the calibration that its directory names, of weights alone with the loop's prompt.
 //!
 //! Every attempt gets its score from the model, one without a patch too: a rule that
 //! gave those zero would hide what the model does. Equal conversations are asked once.
 
 use crate::head::{Head, is_head};
+use crate::judge::{Ready, is_judge};
 use crate::prompt::{answers, conversation};
 use actix::prelude::*;
 use gametape_schemas::event::VerifierScored;
@@ -69,13 +71,7 @@ impl VerifierActor {
         match scored {
             Ok(Some(scored)) => return scored,
             Ok(None) => {}
-            Err(error) => {
-                return Err(Failure::new(
-                    FailureKind::Internal,
-                    "GT-VERIFIER-HEAD",
-                    format!("the thread that was to score is gone: {error}"),
-                ));
-            }
+            Err(error) => return Err(gone(error)),
         }
         let without_patch = ask
             .items
@@ -83,12 +79,15 @@ impl VerifierActor {
             .filter(|(_, t)| t.patch().is_none_or(|p| p.trim().is_empty()))
             .count();
 
+        let (ask, ready, asked) = tokio::task::spawn_blocking(move || prepare(ask))
+            .await
+            .map_err(gone)??;
+        let weights = ready.as_ref().map_or(&ask.model, |ready| &ready.weights);
         // Position of each item's conversation among the different ones.
         let mut distinct: Vec<Vec<ChatMessage>> = Vec::new();
         let mut known: HashMap<Vec<ChatMessage>, usize> = HashMap::new();
         let mut place = Vec::with_capacity(ask.items.len());
-        for (task, attempt) in &ask.items {
-            let asked = conversation(task, attempt);
+        for asked in asked {
             let at = *known.entry(asked).or_insert_with_key(|asked| {
                 distinct.push(asked.clone());
                 distinct.len() - 1
@@ -103,15 +102,19 @@ impl VerifierActor {
         );
         let mut pairs = Vec::with_capacity(distinct.len());
         for batch in distinct.chunks(self.batch) {
-            pairs.extend(self.ask(&ask.model, batch).await?);
+            pairs.extend(self.ask(weights, batch).await?);
         }
         ask.items
             .iter()
             .zip(place)
             .map(|((_, attempt), at)| {
-                let (logprob_yes, logprob_no) = *pairs
+                let (yes, no) = *pairs
                     .get(at)
                     .ok_or_else(|| bad_answer("fewer answers than conversations"))?;
+                let (logprob_yes, logprob_no) = match &ready {
+                    Some(ready) => ready.judge.calibrated(yes, no),
+                    None => (yes, no),
+                };
                 Ok(VerifierScored {
                     attempt: attempt.attempt.clone(),
                     verifier: ask.model.checkpoint.clone(),
@@ -179,6 +182,44 @@ impl VerifierActor {
             .with_help("it is restarted and asked again; see ActorDied events on the tape"),
         }
     }
+}
+
+/// What is asked about each attempt, and of whom. Shortening long attempts takes time: not
+/// on an actor's thread.
+type Prepared = (ScoreTrajectories, Option<Ready>, Vec<Vec<ChatMessage>>);
+
+fn prepare(ask: ScoreTrajectories) -> Result<Prepared, Failure> {
+    let items = ask.items.iter();
+    if !is_judge(&ask.model.path) {
+        let asked = items.map(|(task, one)| conversation(task, one)).collect();
+        return Ok((ask, None, asked));
+    }
+    let ready = Ready::load(&ask.model.path)?;
+    if ready.id != ask.model.checkpoint {
+        return Err(Failure::new(
+            FailureKind::Input,
+            "GT-VERIFIER-JUDGE",
+            format!(
+                "{} holds the verifier {}, and {} was asked for",
+                ask.model.path.display(),
+                ready.id,
+                ask.model.checkpoint
+            ),
+        )
+        .with_help("a verifier's name is the digest of its file: was it trained again?"));
+    }
+    let asked = items
+        .map(|(task, one)| ready.conversation(task, one))
+        .collect();
+    Ok((ask, Some(ready), asked))
+}
+
+fn gone(error: tokio::task::JoinError) -> Failure {
+    Failure::new(
+        FailureKind::Internal,
+        "GT-VERIFIER-HEAD",
+        format!("the thread that was to score is gone: {error}"),
+    )
 }
 
 /// The scores by the head at the verifier's path; `None` where no head lies.

@@ -103,7 +103,8 @@ pub struct Report {
     pub resolved: usize,
     /// Tasks.
     pub tasks: usize,
-    /// Parts of repositories; each was scored by a verifier trained on the others.
+    /// Parts of repositories; each was scored by a verifier trained on the others. 0 where
+    /// one verifier scored all.
     pub parts: usize,
     /// The verifier first, then the baselines.
     pub rules: Vec<RuleReport>,
@@ -162,17 +163,43 @@ pub fn cross_validate(
             verifier.iter().map(|p| p.1).collect(),
         ),
     ];
+    rules.extend(baselines(candidates));
+    Some(report(candidates, rules, parts, resamples, seed))
+}
+
+/// Holds scores that are there already, of a verifier that learned nothing from these
+/// attempts, against the baselines that need no training. `None` where scores are missing
+/// or no numbers, or there are no attempts.
+pub fn of_scores(
+    candidates: &[Candidate],
+    scores: Vec<f64>,
+    resamples: usize,
+    seed: u64,
+) -> Option<Report> {
+    let complete = scores.len() == candidates.len() && scores.iter().all(|s| s.is_finite());
+    if candidates.is_empty() || !complete {
+        return None;
+    }
+    let mut rules = vec![("verifier", scores)];
+    rules.extend(baselines(candidates));
+    Some(report(candidates, rules, 0, resamples, seed))
+}
+
+/// Rules that need no training.
+fn baselines(candidates: &[Candidate]) -> Vec<(&'static str, Vec<f64>)> {
     let of = |value: &dyn Fn(&Candidate) -> f64| candidates.iter().map(value).collect();
-    // Ties count half, so that one score for all is the expectation over all draws.
-    rules.push(("random", of(&|_| 0.0)));
-    rules.push(("shortest patch", of(&|c| shortest(c))));
-    rules.push(("fewest turns", of(&|c| -(c.turns as f64))));
-    rules.push(("majority patch", majority(candidates)));
+    let mut rules = vec![
+        // Ties count half, so that one score for all is the expectation over all draws.
+        ("random", of(&|_| 0.0)),
+        ("shortest patch", of(&|c| shortest(c))),
+        ("fewest turns", of(&|c| -(c.turns as f64))),
+        ("majority patch", majority(candidates)),
+    ];
     if candidates.iter().all(|c| c.confidence.is_some()) {
         let says = |c: &Candidate| c.confidence.unwrap_or(f64::NAN);
         rules.push(("model confidence", of(&says)));
     }
-    Some(report(candidates, rules, parts, resamples, seed))
+    rules
 }
 
 /// An empty patch is the shortest, and never right: it comes last.

@@ -90,6 +90,29 @@ pub struct Trained {
     pub evaluation_tasks: bool,
     /// Digest of the examples, in order.
     pub examples: Option<Digest>,
+    /// Mean log-loss, nats, on repositories that were not learned from, before calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen_loss: Option<f64>,
+    /// Their tasks, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<String>,
+    /// The attempts themselves, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+}
+
+/// What a training saw of an attempt, the nearest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    /// The attempt itself.
+    Attempt,
+    /// Another attempt at its task.
+    Task,
+    /// Another task of its repository.
+    Repository,
+    /// Nothing of its repository.
+    Nothing,
 }
 
 /// The names under which an attempt's group is looked for: its policy in its scaffold, its

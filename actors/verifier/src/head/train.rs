@@ -2,9 +2,9 @@
 //! matter beyond the last digits of sums.
 
 use super::logistic::{fit, log_loss};
-use super::{HEAD, Head, Trained, Usual, groups_of};
+use super::{HEAD, Head, Seen, Trained, Usual, groups_of};
 use crate::features::{FEATURES, OF_THE_PATCH, features, names};
-use gametape_schemas::{Digest, Task, Trajectory};
+use gametape_schemas::{AttemptId, Digest, Split, Task, Trajectory};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +40,8 @@ impl Default for HeadRecipe {
 /// A finished attempt with a verdict, in numbers.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Example {
+    /// The attempt.
+    pub attempt: AttemptId,
     /// Repository of its task.
     pub repo: String,
     /// Its task.
@@ -50,6 +52,8 @@ pub struct Example {
     pub features: Vec<f64>,
     /// Whether the hidden tests passed.
     pub resolved: bool,
+    /// Whether its task is for evaluation.
+    pub for_evaluation: bool,
 }
 
 impl Example {
@@ -62,11 +66,13 @@ impl Example {
             return None;
         }
         Some(Self {
+            attempt: attempt.attempt.clone(),
             repo: task.repo.clone(),
             task: task.id.to_string(),
             groups: groups_of(&attempt.key),
             features: features(task, attempt),
             resolved: verdict.is_resolved(),
+            for_evaluation: task.split == Split::HeldOut,
         })
     }
 }
@@ -91,22 +97,54 @@ pub fn train(examples: &[&Example], recipe: &HeadRecipe) -> Option<Head> {
             best = Some((loss, *penalty, unseen));
         }
     }
-    let (_, penalty, unseen) = best?;
+    let (loss, penalty, unseen) = best?;
     let mut head = plain(examples, penalty, recipe);
     (head.temperature, head.bias) = calibrate(&unseen);
-    let repos: BTreeSet<&str> = examples.iter().map(|e| e.repo.as_str()).collect();
     let told: Vec<_> = examples
         .iter()
         .map(|e| (&e.task, &e.groups, &e.features, e.resolved))
         .collect();
     head.trained = Trained {
-        attempts: examples.len(),
-        resolved: wins,
-        repos: repos.into_iter().map(str::to_owned).collect(),
-        evaluation_tasks: false,
         examples: Digest::of_value(&told).ok(),
+        unseen_loss: (!unseen.is_empty()).then(|| loss / unseen.len() as f64),
+        ..Trained::on(examples)
     };
     Some(head)
+}
+
+impl Trained {
+    /// The record of these examples, but for their digest.
+    pub fn on(examples: &[&Example]) -> Self {
+        let all = |of: &dyn Fn(&Example) -> &str| -> Vec<String> {
+            let different: BTreeSet<&str> = examples.iter().map(|e| of(e)).collect();
+            different.into_iter().map(str::to_owned).collect()
+        };
+        Self {
+            attempts: examples.len(),
+            resolved: examples.iter().filter(|e| e.resolved).count(),
+            repos: all(&|e| &e.repo),
+            evaluation_tasks: examples.iter().any(|e| e.for_evaluation),
+            examples: None,
+            unseen_loss: None,
+            tasks: all(&|e| &e.task),
+            ids: all(&|e| e.attempt.as_str()),
+        }
+    }
+
+    /// How near an example is to what was trained on.
+    pub fn seen(&self, example: &Example) -> Seen {
+        let holds =
+            |all: &[String], one: &str| all.binary_search_by(|x| x.as_str().cmp(one)).is_ok();
+        if holds(&self.ids, example.attempt.as_str()) {
+            Seen::Attempt
+        } else if holds(&self.tasks, &example.task) {
+            Seen::Task
+        } else if holds(&self.repos, &example.repo) {
+            Seen::Repository
+        } else {
+            Seen::Nothing
+        }
+    }
 }
 
 /// A head without calibration.
@@ -245,7 +283,7 @@ fn out_of_fold(
 
 /// Temperature and bias that make logits of unseen repositories fit best. A temperature
 /// that turns the order round, or that nothing supports, is 1.
-pub(super) fn calibrate(unseen: &[(f64, bool)]) -> (f64, f64) {
+pub fn calibrate(unseen: &[(f64, bool)]) -> (f64, f64) {
     let rows: Vec<Vec<f64>> = unseen.iter().map(|(l, _)| vec![*l, 1.0]).collect();
     // Held towards a temperature of 1 and no bias, as ten attempts would.
     let offsets: Vec<f64> = unseen.iter().map(|(l, _)| *l).collect();

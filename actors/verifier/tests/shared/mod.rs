@@ -3,9 +3,9 @@
 
 use flate2::read::GzDecoder;
 use gametape_schemas::formats::trajectories::{Hint, ImportedTrajectory};
-use gametape_schemas::policy::Said;
 use gametape_schemas::trajectory::Ledger;
-use gametape_schemas::{EnvironmentId, Record, Split, StreamId, Task, TaskId, Trajectory};
+use gametape_schemas::{Record, StreamId, Task, Trajectory};
+use gametape_verifier::stated;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
@@ -30,8 +30,8 @@ pub fn load(run: &str) -> Option<Vec<(Task, Trajectory)>> {
     for line in BufReader::new(GzDecoder::new(file)).lines() {
         let row = serde_json::from_str(&line.expect("a gzipped text")).expect("a JSON object");
         let read = ImportedTrajectory::read(&row, None, &Hint::default()).expect("a trajectory");
-        let task = task(&read);
         let key = read.key(&row);
+        let task = stated::task(&key.task, &read.opening);
         let events = read.events(key, String::new(), String::new(), None);
         let records: Vec<Record> = events
             .into_iter()
@@ -55,44 +55,4 @@ pub fn load(run: &str) -> Option<Vec<(Task, Trajectory)>> {
         );
     }
     Some(items)
-}
-
-/// What an agent was told of its task, as a task. The statement stands in the opening.
-fn task(read: &ImportedTrajectory) -> Task {
-    let said: Vec<&str> = read
-        .opening
-        .iter()
-        .filter_map(|said| match said {
-            Said::User { text } => Some(text.as_str()),
-            _ => None,
-        })
-        .collect();
-    let said = said.join("\n");
-    let statement = said
-        .split_once("Consider the following PR description:")
-        .and_then(|(_, rest)| rest.split_once("</pr_description>"))
-        .map_or(said.as_str(), |(statement, _)| statement);
-    let repo = read
-        .instance_id
-        .rsplit_once('-')
-        .map_or(read.instance_id.as_str(), |(repo, _)| repo)
-        .replace("__", "/");
-    Task {
-        id: TaskId::new(&*read.instance_id),
-        repo,
-        base_commit: String::new(),
-        environment: EnvironmentId::new("none"),
-        bug_patch: String::new(),
-        gold_patch: String::new(),
-        problem_statement: statement.trim().to_owned(),
-        fail_to_pass: Vec::new(),
-        pass_to_pass: Vec::new(),
-        test_files: Vec::new(),
-        hidden_paths: Vec::new(),
-        file: String::new(),
-        entity: String::new(),
-        origin: "imported".to_owned(),
-        split: Split::HeldOut,
-        execution: None,
-    }
 }
