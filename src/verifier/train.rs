@@ -187,6 +187,7 @@ pub(super) fn put_on_tape(
         steps: made.steps,
         tokens,
         loss_tokens,
+        origin: None,
     };
     let finished = TrainingFinished {
         name,
@@ -196,6 +197,7 @@ pub(super) fn put_on_tape(
         final_loss: made.loss.unwrap_or(f64::NAN),
         tokens,
         wall_seconds: made.wall_seconds,
+        weights: None,
     };
     tape.append(vec![
         NewEvent::named(stream.clone(), "started", Event::TrainingStarted(started)),
