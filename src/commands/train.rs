@@ -220,12 +220,12 @@ fn is_there(place: &Path) -> bool {
 /// The attempts of a dataset's rows, rebuilt from the tape.
 fn used(tape: &SledTape, built: &DatasetBuilt) -> Result<Vec<Used>, Failure> {
     let found = datasets::named(tape, &built.name)?;
-    let built = order::rebuilt(&found, tape)?;
-    let parts = built.rows.iter().flat_map(|row| row.row.parts());
-    Ok(parts
-        .map(|part| Used {
-            attempt: part.attempt.clone(),
-            resolved: part.resolved,
-        })
-        .collect())
+    let mut used = Vec::new();
+    order::each_row(&found, tape, &mut |row| {
+        used.push(Used {
+            attempt: row.attempt.clone(),
+            resolved: row.resolved,
+        });
+    })?;
+    Ok(used)
 }

@@ -11,7 +11,7 @@ use crate::config::Paths;
 use crate::datasets::{self, Folded, Found};
 use gametape_schemas::event::DatasetBuilt;
 use gametape_schemas::overlap::refuse;
-use gametape_schemas::recipe::{Built, Kind, Options, Source};
+use gametape_schemas::recipe::{BuiltRow, Kind, Options, Source};
 use gametape_schemas::{AttemptId, DatasetRow, Failure, FailureKind, Split, Task};
 use gametape_tape::{Prefix, SledTape};
 use gametape_trainer::Identity;
@@ -239,32 +239,40 @@ fn allowed(args: &TrainingArgs, found: &Found) -> Vec<String> {
 
 /// The rows of a dataset, rebuilt from the tape.
 fn rows(found: &Found, tape: &SledTape) -> Result<Vec<DatasetRow>, Failure> {
-    let built = rebuilt(found, tape)?;
-    let parts = built.rows.iter().flat_map(|row| row.row.parts());
-    Ok(parts.cloned().collect())
+    let mut rows = Vec::new();
+    each_row(found, tape, &mut |row| rows.push(row.clone()))?;
+    Ok(rows)
 }
 
-/// A dataset folded again over its prefix, if it is what it was.
+/// Hands on every conversation of a dataset, folded again over its prefix. When it is not
+/// what it was, what was handed on is nothing.
 ///
 /// # Errors
 /// `GT-DATASET-DIGEST`, and the tape's.
-pub fn rebuilt(found: &Found, tape: &SledTape) -> Result<Built, Failure> {
-    let built = found.rebuild(tape, Options::default())?;
-    let digest = built.digest().map_err(datasets::unreadable)?;
-    if digest != found.event.digest {
-        return Err(Failure::new(
-            FailureKind::Internal,
-            "GT-DATASET-DIGEST",
-            format!(
-                "the dataset `{}` rebuilt from the tape has digest {}, not {}",
-                found.event.name,
-                digest.short(),
-                found.event.digest.short()
-            ),
-        )
-        .with_help("the tape was written by another version of gametape: use that version, or build the dataset anew under another name"));
+pub fn each_row(
+    found: &Found,
+    tape: &SledTape,
+    take: &mut dyn FnMut(&DatasetRow),
+) -> Result<(), Failure> {
+    let mut sink = |row: BuiltRow, _: &[u8]| -> Result<(), Failure> {
+        row.row.parts().into_iter().for_each(&mut *take);
+        Ok(())
+    };
+    let rebuilt = found.each(tape, Options::default(), &mut sink)?.sum.digest;
+    if rebuilt == found.event.digest {
+        return Ok(());
     }
-    Ok(built)
+    Err(Failure::new(
+        FailureKind::Internal,
+        "GT-DATASET-DIGEST",
+        format!(
+            "the dataset `{}` rebuilt from the tape has digest {}, not {}",
+            found.event.name,
+            rebuilt.short(),
+            found.event.digest.short()
+        ),
+    )
+    .with_help("the tape was written by another version of gametape: use that version, or build the dataset anew under another name"))
 }
 
 /// Nothing is learnt from tasks that are measured with, or from their like. The dataset was
