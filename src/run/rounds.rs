@@ -42,7 +42,7 @@ impl Driver {
         }
         let rows = chat_rows(&built)?;
         self.refuse_overlap(&rows)?;
-        let digest = built.digest().map_err(internal)?;
+        let digest = built.sum.digest.clone();
         phase.inc(format!("{} rows, {}", rows.len(), digest.short()));
         self.append(vec![NewEvent::named(
             StreamId::dataset(&name),
@@ -127,7 +127,7 @@ pub(super) fn rebuild(
     let end = records.partition_point(|record| record.seq < built.prefix_end);
     let prefix = Records(records.get(..end).unwrap_or(records));
     let again = build(&given, &prefix, &voices()?, Options::default())?;
-    Ok((chat_rows(&again)?, again.digest().map_err(internal)?))
+    Ok((chat_rows(&again)?, again.sum.digest))
 }
 
 fn chat_rows(built: &Built) -> Result<Vec<DatasetRow>, Failure> {
