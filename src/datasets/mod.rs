@@ -25,7 +25,6 @@ use gametape_schemas::recipe::{
 use gametape_schemas::trajectory::Ledger;
 use gametape_schemas::{DatasetKind, Event, Failure, FailureKind};
 use gametape_tape::{Prefix, SledTape};
-use std::collections::BTreeMap;
 
 /// The one stage of a dataset of the loop.
 const LOOP: &str = "loop";
