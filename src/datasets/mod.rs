@@ -185,6 +185,7 @@ impl Found {
                 train_on: Default::default(),
                 views: Default::default(),
                 on_policy: Vec::new(),
+                unvalidated: false,
                 exclude: Vec::new(),
                 allow_overlap: Vec::new(),
                 lengths: None,
