@@ -25,7 +25,6 @@ use gametape_schemas::recipe::{
 use gametape_schemas::trajectory::Ledger;
 use gametape_schemas::{DatasetKind, Event, Failure, FailureKind};
 use gametape_tape::{Prefix, SledTape};
-use std::collections::BTreeMap;
 
 /// The one stage of a dataset of the loop.
 const LOOP: &str = "loop";
@@ -186,6 +185,7 @@ impl Found {
                 train_on: Default::default(),
                 views: Default::default(),
                 on_policy: Vec::new(),
+                unvalidated: false,
                 exclude: Vec::new(),
                 allow_overlap: Vec::new(),
                 lengths: None,

@@ -128,7 +128,7 @@ fn setup(
         ancestry: ancestry(weights, all),
         scaffold: first.map_or_else(String::new, |key| key.scaffold.clone()),
         sampling: first.map(|key| key.sampling.clone()).unwrap_or_default(),
-        seeds: pairs.iter().map(|(_, a)| a.key.seed).collect(),
+        seeds: pairs.iter().map(|(_, a)| seed_of(a)).collect(),
         rules: some(&|a| &a.rules),
         detectors: some(&|a| &a.detectors),
         backends: some(&|a| &a.backend),
@@ -359,6 +359,15 @@ fn verifier_worth(label: &str, draws: &Draws, dice: Dice) -> BTreeMap<String, Es
     found
 }
 
+/// The seed of an attempt as experiments count it. That of an imported one is made of its
+/// record, so that no two attempts have the same id: it tells nothing apart.
+fn seed_of(attempt: &Attempt) -> u64 {
+    match attempt.key.policy {
+        PolicyRef::Outside { .. } => 0,
+        _ => attempt.key.seed,
+    }
+}
+
 /// Each run and seed on its own, with the means of the main quantities.
 fn repetitions(
     usable: &[(&Tape, &Attempt)],
@@ -368,7 +377,7 @@ fn repetitions(
     let mut apart: BTreeMap<(&str, u64), Vec<(&Tape, &Attempt)>> = BTreeMap::new();
     for pair in usable {
         let (tape, attempt) = pair;
-        let key = (tape.name.as_str(), attempt.key.seed);
+        let key = (tape.name.as_str(), seed_of(attempt));
         apart.entry(key).or_default().push(*pair);
     }
     let one = |((run, seed), attempts): ((&str, u64), Vec<(&Tape, &Attempt)>)| {

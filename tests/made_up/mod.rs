@@ -34,7 +34,9 @@ pub fn task(n: usize) -> Task {
         environment: EnvironmentId::new("env"),
         bug_patch: String::new(),
         gold_patch: format!("--- a/f{n}.py\n+++ b/f{n}.py\n@@ -1 +1 @@\n-a{n}\n+b{n}\n"),
-        problem_statement: format!("Function {n} gives the wrong answer: \u{1b}[31mécrit\u{7f} \"{n}\"."),
+        problem_statement: format!(
+            "Function {n} gives the wrong answer: \u{1b}[31mécrit\u{7f} \"{n}\"."
+        ),
         fail_to_pass: vec!["t.py::a".into()],
         pass_to_pass: vec![],
         test_files: vec!["t.py".into()],
@@ -75,7 +77,11 @@ pub fn task_stream(task: Task) -> Stream {
         empty: verdict(VerdictOutcome::Unresolved),
     };
     vec![
-        NewEvent::named(stream.clone(), "registered", Event::TaskRegistered(TaskRegistered::forged(task))),
+        NewEvent::named(
+            stream.clone(),
+            "registered",
+            Event::TaskRegistered(TaskRegistered::forged(task)),
+        ),
         NewEvent::named(stream, "validated", Event::TaskValidated(validated)),
     ]
 }
@@ -113,7 +119,13 @@ impl Try {
                 generation: 0,
             },
             purpose: "explore".into(),
-            steps: vec![said(0, &format!("I look at {task} for the {index}th time."), "ls", "f.py", 0)],
+            steps: vec![said(
+                0,
+                &format!("I look at {task} for the {index}th time."),
+                "ls",
+                "f.py",
+                0,
+            )],
             outcome: Some(match won {
                 true => VerdictOutcome::Resolved,
                 false => VerdictOutcome::Unresolved,
@@ -242,9 +254,21 @@ fn course(n: usize, index: usize, is_native: bool) -> Vec<Step> {
         _ => "a line\n".to_owned(),
     };
     let mut steps = vec![
-        said(0, &format!("I run the tests of {n}, for the {index}th time."), "pytest tests", "== 1 failed, 3 passed in 0.1s ==", 1),
+        said(
+            0,
+            &format!("I run the tests of {n}, for the {index}th time."),
+            "pytest tests",
+            "== 1 failed, 3 passed in 0.1s ==",
+            1,
+        ),
         said(1, "I look.", &format!("cat f{n}.py"), &long, 0),
-        said(2, "I mend it: é, \"quoted\", \u{7}.", &format!("sed -i s/a/b/ f{n}.py"), "", 0),
+        said(
+            2,
+            "I mend it: é, \"quoted\", \u{7}.",
+            &format!("sed -i s/a/b/ f{n}.py"),
+            "",
+            0,
+        ),
         said(3, "And again.", "pytest tests", "== 4 passed in 0.1s ==", 0),
     ];
     steps.truncate(if index == 7 { 2 } else { 4 });
@@ -279,7 +303,9 @@ pub fn tries() -> Vec<Try> {
             let mut one = Try::of(&task(n).id, "weights", 1, index as u32, won);
             match index {
                 1 => {
-                    one.key.policy = PolicyRef::Endpoint { model: "big".into() };
+                    one.key.policy = PolicyRef::Endpoint {
+                        model: "big".into(),
+                    };
                     one.key.scaffold = "codeact/1:native".into();
                 }
                 6 => {
@@ -324,7 +350,11 @@ pub fn begun(run: &str) -> Stream {
         code_version: "0.1.0".into(),
     };
     let stream = StreamId::run(&RunId::new(run));
-    vec![NewEvent::named(stream, "started", Event::RunStarted(started))]
+    vec![NewEvent::named(
+        stream,
+        "started",
+        Event::RunStarted(started),
+    )]
 }
 
 /// How a tape is written.
@@ -408,7 +438,11 @@ pub fn said_by(code: i32, arguments: &[&str]) -> (String, String) {
         String::from_utf8(output.stdout).unwrap(),
         String::from_utf8_lossy(&output.stderr).into_owned(),
     );
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{error}");
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{arguments:?}: {out}{error}"
+    );
     (out, error)
 }
 

@@ -90,7 +90,7 @@ pub fn each<E: From<Failure>>(
     };
     let overlaps = overlaps(given, &facts);
     let context = Context::new(given, &facts);
-    let mut pool = admitted(&facts, &overlaps, &mut built);
+    let mut pool = admitted(recipe, &facts, &overlaps, &mut built);
     let making = Making::new(given, source, voice, options);
     let mut contents = Some(contents);
     let mut kept: Option<Kept> = None;
@@ -133,6 +133,7 @@ pub fn each<E: From<Failure>>(
 
 /// Attempts that may be rows, in order of (task, attempt).
 fn admitted<'a>(
+    recipe: &Recipe,
     facts: &'a Facts,
     overlaps: &BTreeMap<TaskId, String>,
     built: &mut Built,
@@ -140,7 +141,7 @@ fn admitted<'a>(
     let mut pool: Vec<Candidate> = Vec::new();
     let mut admission = Stage::new("admission");
     for attempt in facts.attempts.values() {
-        match select::admit(facts, attempt, overlaps) {
+        match select::admit(recipe, facts, attempt, overlaps) {
             Ok(task) => pool.push(Candidate {
                 facts: attempt,
                 task,
@@ -166,9 +167,14 @@ fn admitted<'a>(
 fn overlaps(given: &Given, facts: &Facts) -> BTreeMap<TaskId, String> {
     let options = OverlapOptions::default();
     let side = |held_out: bool| -> Vec<Entry> {
+        let unvalidated = facts
+            .unvalidated
+            .values()
+            .filter(|_| given.recipe.unvalidated);
         let tasks = facts
             .tasks
             .values()
+            .chain(unvalidated)
             .filter(|task| (task.split == Split::HeldOut) == held_out);
         tasks
             .map(|task| Entry::of_task(task, options.ngram))

@@ -14,7 +14,7 @@ use crate::finding::{Finding, Severity, refuses};
 use crate::ids::{AttemptId, Digest, TaskId};
 use crate::task::Task;
 use crate::verdict::VerdictOutcome;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A tape, or a prefix of it, that can be read from its beginning more than once.
 pub trait Source {
@@ -151,6 +151,10 @@ impl Content {
 pub struct Facts {
     /// Tasks that were validated.
     pub tasks: BTreeMap<TaskId, Task>,
+    /// Tasks that were registered and neither validated nor quarantined.
+    pub unvalidated: BTreeMap<TaskId, Task>,
+    /// Tasks that were found unfit.
+    pub quarantined: BTreeSet<TaskId>,
     /// Attempts by id.
     pub attempts: BTreeMap<AttemptId, AttemptFacts>,
     /// Events that were read.
@@ -164,7 +168,8 @@ pub type Wanted<'a> = &'a dyn Fn(&AttemptFacts) -> bool;
 /// The fold.
 pub struct Fold<'a> {
     tasks: BTreeMap<TaskId, Task>,
-    unvalidated: HashMap<TaskId, Task>,
+    unvalidated: BTreeMap<TaskId, Task>,
+    quarantined: BTreeSet<TaskId>,
     index: HashMap<AttemptId, usize>,
     attempts: Vec<(AttemptFacts, Option<Content>)>,
     wanted: Wanted<'a>,
@@ -178,7 +183,8 @@ impl<'a> Fold<'a> {
     pub fn new(wanted: Wanted<'a>, budget: usize) -> Self {
         Self {
             tasks: BTreeMap::new(),
-            unvalidated: HashMap::new(),
+            unvalidated: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
             index: HashMap::new(),
             attempts: Vec::new(),
             wanted,
@@ -204,6 +210,7 @@ impl<'a> Fold<'a> {
             Event::TaskQuarantined(body) => {
                 self.unvalidated.remove(&body.task);
                 self.tasks.remove(&body.task);
+                self.quarantined.insert(body.task.clone());
             }
             Event::AttemptScheduled(body) => {
                 if self.index.contains_key(&body.attempt) {
@@ -318,6 +325,8 @@ impl<'a> Fold<'a> {
         }
         let facts = Facts {
             tasks: self.tasks,
+            unvalidated: self.unvalidated,
+            quarantined: self.quarantined,
             attempts,
             events: self.events,
         };

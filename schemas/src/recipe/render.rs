@@ -374,23 +374,25 @@ impl<'a> Making<'a> {
     }
 }
 
-/// Pairs wins with losses at the same task, those with the fewest turns first, so that no
-/// attempt is in two pairs.
+/// Pairs wins with losses at the same task and in the same scaffold (others were asked in
+/// other words), those with the fewest turns first, so that no attempt is in two pairs.
 pub(super) fn pairs<'p, 'a>(
     pool: &'p [Candidate<'a>],
     built: &mut Built,
 ) -> Vec<Vec<&'p Candidate<'a>>> {
     let order = select::ranked(Order::FewestTurns, pool);
-    let mut by_task: BTreeMap<&TaskId, (Vec<&Candidate>, Vec<&Candidate>)> = BTreeMap::new();
+    let mut alike: BTreeMap<(&TaskId, &str), (Vec<&Candidate>, Vec<&Candidate>)> =
+        BTreeMap::new();
     for candidate in order.into_iter().filter_map(|at| pool.get(at)) {
-        let (wins, losses) = by_task.entry(&candidate.task.id).or_default();
+        let key = (&candidate.task.id, candidate.facts.key.scaffold.as_str());
+        let (wins, losses) = alike.entry(key).or_default();
         if candidate.facts.is_resolved() {
             wins.push(candidate)
         } else {
             losses.push(candidate)
         }
     }
-    let zipped = by_task.into_values();
+    let zipped = alike.into_values();
     let found: Vec<Vec<&Candidate>> = zipped
         .flat_map(|(wins, losses)| wins.into_iter().zip(losses))
         .map(|(win, loss)| vec![win, loss])

@@ -47,11 +47,19 @@ impl Candidate<'_> {
 /// # Errors
 /// The reason.
 pub fn admit<'a>(
+    recipe: &Recipe,
     facts: &'a Facts,
     attempt: &AttemptFacts,
     overlaps: &BTreeMap<TaskId, String>,
 ) -> Result<&'a Task, &'static str> {
-    let task = facts.tasks.get(&attempt.key.task).ok_or("unknown_task")?;
+    let id = &attempt.key.task;
+    let task = match (facts.tasks.get(id), facts.unvalidated.get(id)) {
+        (Some(task), _) => task,
+        (None, _) if facts.quarantined.contains(id) => return Err("quarantined"),
+        (None, Some(task)) if recipe.unvalidated => task,
+        (None, Some(_)) => return Err("unvalidated"),
+        (None, None) => return Err("unknown_task"),
+    };
     if task.split == Split::HeldOut {
         return Err("held_out");
     }
@@ -79,7 +87,9 @@ pub fn admit<'a>(
 }
 
 /// Reasons of [`admit`], in its order.
-pub const ADMISSION: [&str; 7] = [
+pub const ADMISSION: [&str; 9] = [
+    "quarantined",
+    "unvalidated",
     "unknown_task",
     "held_out",
     "overlap",

@@ -34,6 +34,10 @@ pub struct Recipe {
     /// Names of policies that are on-policy; empty = every model in this process.
     #[serde(default)]
     pub on_policy: Vec<String>,
+    /// Whether tasks that were registered and never validated here are let pass: those of
+    /// imported attempts, whose verdicts were recorded elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unvalidated: bool,
     /// Files of task sets (JSON lines, Parquet, folders) that are measured with: tasks that
     /// overlap with one of theirs never become rows. Relative to where the recipe lies.
     #[serde(default)]
