@@ -96,7 +96,10 @@ pub fn each<E: From<Failure>>(
     let mut kept: Option<Kept> = None;
     let mut names: HashMap<&str, usize> = HashMap::new();
     for filter in &recipe.filters {
-        if let (true, Some(contents)) = (filter.needs_rows(), contents.take()) {
+        // Taken only here: what a cheap filter before it would take is lost.
+        if filter.needs_rows()
+            && let Some(contents) = contents.take()
+        {
             kept = Some(making.prepare(contents, &mut pool, &mut built)?);
         }
         let count = names.entry(filter.name()).or_default();
