@@ -47,10 +47,17 @@ fn rounds_go_on_after_a_kill_and_the_guard_keeps_its_tasks_to_itself() {
     };
     let config = run.file("rounds.toml", ROUNDS);
     let args = ["loop", "--profile", "smoke", "--config", config.as_str()];
-    assert!(run.kill_at(&args, "attempts: guard"), "the guard never came");
+    assert!(
+        run.kill_at(&args, "attempts: guard"),
+        "the guard never came"
+    );
     let rest = run.run(&args);
     assert!(rest.status.success(), "{}", rest.text());
-    assert!(rest.stdout.contains("Rounds of the policy"), "{}", rest.stdout);
+    assert!(
+        rest.stdout.contains("Rounds of the policy"),
+        "{}",
+        rest.stdout
+    );
 
     let export = run.run(&["tape", "export"]).stdout;
     let events = events(&export);
@@ -94,6 +101,10 @@ fn rounds_go_on_after_a_kill_and_the_guard_keeps_its_tasks_to_itself() {
         assert!(output.status.success(), "{verb:?}: {}", output.text());
     }
     let again = run.run(&args);
-    assert!(again.stderr.contains("nothing was run again"), "{}", again.text());
+    assert!(
+        again.stderr.contains("nothing was run again"),
+        "{}",
+        again.text()
+    );
     run.assert_no_leftovers();
 }

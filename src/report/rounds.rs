@@ -189,8 +189,7 @@ pub fn rounds(records: &[Record], ledger: &Ledger, seed: u64) -> Vec<RoundTally>
         held_out_attempts,
     };
     let others = decided.values().map(|body| {
-        let (held_out, held_out_attempts) =
-            body.candidate.as_ref().map_or((None, 0), &measured);
+        let (held_out, held_out_attempts) = body.candidate.as_ref().map_or((None, 0), &measured);
         RoundTally {
             round: body.round,
             checkpoint: body.candidate.as_ref().map(ToString::to_string),
@@ -273,7 +272,11 @@ mod tests {
         assert_eq!(decided.incumbent_pass.unwrap().mean, 0.75);
         assert_eq!(decided.candidate_pass.unwrap().mean, 0.5);
         assert_eq!(decided.gain.unwrap().mean, -0.25);
-        assert!(decided.reason.contains("-25.0 points"), "{}", decided.reason);
+        assert!(
+            decided.reason.contains("-25.0 points"),
+            "{}",
+            decided.reason
+        );
         // What is tolerated is said beside it.
         let decided = decide(both([won, lost], [lost, lost]), 0.25);
         assert_eq!(decided.decision, Decision::Promoted);
@@ -323,10 +326,9 @@ mod tests {
     fn the_table_has_the_base_and_every_round() {
         let mut events = both([&[false], &[false]], [&[true], &[false]]);
         events.extend(training("policy-2", "old", "new", 12, "{}"));
-        for (weights, purpose, won) in [
-            ("old", EVALUATE_BASE, false),
-            ("new", EVALUATE_TUNED, true),
-        ] {
+        for (weights, purpose, won) in
+            [("old", EVALUATE_BASE, false), ("new", EVALUATE_TUNED, true)]
+        {
             events.extend(attempt(&Try {
                 weights,
                 purpose,

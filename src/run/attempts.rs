@@ -12,8 +12,8 @@ use gametape_schemas::message::{
     AttemptOutcome, AttemptPlan, Grade, GradePatch, ModelSource, RunAttempts, TaskAttempts,
 };
 use gametape_schemas::{
-    AttemptId, Digest, Event, Failure, FailureKind, PolicyRef, StreamId, Task,
-    Verdict, VerdictOutcome,
+    AttemptId, Digest, Event, Failure, FailureKind, PolicyRef, StreamId, Task, Verdict,
+    VerdictOutcome,
 };
 use gametape_supervisor::{AttemptGroup, Next, Purpose, next};
 use std::cell::RefCell;

@@ -6,14 +6,12 @@ use super::progress::Phase;
 use actix::prelude::*;
 use gametape_schemas::ask::ask;
 use gametape_schemas::event::{DatasetBuilt, NewEvent, TrainingOrigin};
-use gametape_schemas::message::{
-    Hyperparameters, KeepModels, ScoreTrajectories, Train,
-};
+use gametape_schemas::message::{Hyperparameters, KeepModels, ScoreTrajectories, Train};
 use gametape_schemas::overlap::refuse;
 use gametape_schemas::trajectory::Ledger;
 use gametape_schemas::{
-    AttemptId, CheckpointId, Dataset, DatasetKind, DatasetRow, Digest, Event, Failure,
-    FailureKind, Split, StreamId, Task,
+    AttemptId, CheckpointId, Dataset, DatasetKind, DatasetRow, Digest, Event, Failure, FailureKind,
+    Split, StreamId, Task,
 };
 use gametape_supervisor::Lesson;
 use std::collections::BTreeSet;
@@ -186,7 +184,12 @@ impl Driver {
     }
 
     fn hyper(&self, lesson: Lesson) -> &Hyperparameters {
-        let of_rounds = || self.config.rounds.as_ref().and_then(|r| r.training.as_ref());
+        let of_rounds = || {
+            self.config
+                .rounds
+                .as_ref()
+                .and_then(|r| r.training.as_ref())
+        };
         match lesson {
             Lesson::Policy(2..) => of_rounds().unwrap_or(&self.config.policy_training),
             Lesson::Policy(_) => &self.config.policy_training,

@@ -98,11 +98,7 @@ impl Driver {
         let tolerance = self.rounds()?.tolerance;
         let decided = judge(&self.state.ledger, pair, tolerance, self.config.seed);
         let mut phase = Phase::begin(format!("guard: round {round}"), 1);
-        phase.inc(format!(
-            "{}, {}",
-            decided.decision.as_str(),
-            decided.reason
-        ));
+        phase.inc(format!("{}, {}", decided.decision.as_str(), decided.reason));
         self.close_round(decided).await
     }
 

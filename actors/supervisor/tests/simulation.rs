@@ -12,8 +12,8 @@
 use gametape_schemas::attempt::{AttemptEnd, EndReason, Sampling};
 use gametape_schemas::event::*;
 use gametape_schemas::{
-    AttemptId, AttemptKey, CheckpointId, Digest, Diverged, Divergence, EnvironmentId,
-    Event, Failure, FailureKind, PolicyRef, Record, RunId, Split, StreamId, Task, TaskId, Verdict,
+    AttemptId, AttemptKey, CheckpointId, Digest, Diverged, Divergence, EnvironmentId, Event,
+    Failure, FailureKind, PolicyRef, Record, RunId, Split, StreamId, Task, TaskId, Verdict,
     VerdictOutcome,
 };
 use gametape_supervisor::{
@@ -336,12 +336,11 @@ impl World {
                     verdict: verdict(outcome),
                 }))
             }),
-            Next::BuildDataset(Lesson::Policy(round @ 2..)) if self.dice.random_bool(0.2) => {
-                self.append(Event::RoundDecided(RoundDecided {
+            Next::BuildDataset(Lesson::Policy(round @ 2..)) if self.dice.random_bool(0.2) => self
+                .append(Event::RoundDecided(RoundDecided {
                     candidate: None,
                     ..decided(round, "none", "none", Decision::NothingToLearn)
-                }))
-            }
+                })),
             Next::BuildDataset(lesson) => self.append(Event::DatasetBuilt(DatasetBuilt {
                 name: lesson.name(),
                 recipe_json: String::new(),
@@ -351,18 +350,16 @@ impl World {
                 dropped: BTreeMap::new(),
                 labels: BTreeMap::new(),
             })),
-            Next::Train(lesson, _) => {
-                self.append(Event::TrainingFinished(TrainingFinished {
-                    checkpoint: CheckpointId::new(format!("tuned-{}", lesson.name())),
-                    name: lesson.name(),
-                    path: String::new(),
-                    steps: 1,
-                    final_loss: 0.0,
-                    tokens: 1,
-                    wall_seconds: 0.0,
-                    weights: None,
-                }))
-            }
+            Next::Train(lesson, _) => self.append(Event::TrainingFinished(TrainingFinished {
+                checkpoint: CheckpointId::new(format!("tuned-{}", lesson.name())),
+                name: lesson.name(),
+                path: String::new(),
+                steps: 1,
+                final_loss: 0.0,
+                tokens: 1,
+                wall_seconds: 0.0,
+                weights: None,
+            })),
             Next::Judge {
                 round,
                 incumbent,
@@ -557,7 +554,10 @@ fn simulate(seed: u64) {
     }
     // What is evaluated in the end is what the guard let through last.
     let promoted = (1..=rounds).rev().find_map(|round| {
-        closed(round).filter(|r| r.decision == Decision::Promoted)?.candidate.clone()
+        closed(round)
+            .filter(|r| r.decision == Decision::Promoted)?
+            .candidate
+            .clone()
     });
     let last = match &plan.rounds {
         Some(_) => promoted.unwrap_or_else(|| plan.base.clone()),
@@ -565,7 +565,9 @@ fn simulate(seed: u64) {
     };
     for attempt in &state.ledger.attempts {
         if attempt.purpose == Purpose::EvaluateTuned.as_str() {
-            let policy = PolicyRef::Model { checkpoint: last.clone() };
+            let policy = PolicyRef::Model {
+                checkpoint: last.clone(),
+            };
             assert_eq!(attempt.key.policy, policy);
         }
     }
