@@ -161,10 +161,12 @@ fn trained_scored_and_judged() {
     assert_eq!(judged["verifier"]["scores_on_tape"], 0);
 
     // Scores are events: once each, whatever happens in between.
+    let part = made.verifier(&["score", "--verifier", &judge, "--exclude-repo", "o0/r0"]);
+    assert_eq!((&part["scored"], &part["known"]), (&json!(140), &json!(0)));
     let scored = made.verifier(&["score", "--verifier", &judge]);
     assert_eq!(
         (&scored["scored"], &scored["known"]),
-        (&json!(160), &json!(0))
+        (&json!(20), &json!(140))
     );
     assert_eq!(scored["trained_on"], 140);
     let scored = made.verifier(&["score", "--verifier", &judge]);
@@ -173,7 +175,8 @@ fn trained_scored_and_judged() {
         (&json!(0), &json!(160))
     );
     let events = made.json(&["tape", "stats", "--run", &run]);
-    assert!(events.to_string().contains("160"), "{events}");
+    assert_eq!(events["by_type"]["VerifierScored"], 160, "{events}");
+    assert_eq!(events["by_type"]["TrainingFinished"], 1, "{events}");
     let replayed = made.verifier(&["evaluate", "--verifier", &judge, "--resamples", "20"]);
     assert_eq!(replayed["verifier"]["scores_on_tape"], 20);
     assert_eq!(replayed["rules"], judged["rules"]);

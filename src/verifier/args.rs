@@ -145,6 +145,9 @@ pub struct EvaluateArgs {
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(2..=1000),
           conflicts_with = "verifier")]
     pub parts: u32,
+    /// Judge every policy also as if neither it nor its scaffold had ever been seen.
+    #[arg(long, conflicts_with = "verifier")]
+    pub newcomers: bool,
     /// Seed of the bootstrap.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,

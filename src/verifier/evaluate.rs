@@ -10,7 +10,10 @@ use crate::system::in_system;
 use gametape_schemas::{AttemptId, Failure};
 use gametape_verifier::head::{HeadRecipe, Seen};
 use gametape_verifier::served::Served;
-use gametape_verifier::validate::{Candidate, Report, cross_validate, of_scores};
+use gametape_verifier::stated;
+use gametape_verifier::validate::{
+    Candidate, Newcomer, Report, cross_validate, newcomers, of_scores,
+};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +31,9 @@ pub struct Done {
     pub stated: u64,
     /// Attempts left out, by reason.
     pub left_out: BTreeMap<&'static str, u64>,
+    /// Every policy as if it had never been seen; of heads, where it was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub newcomers: Vec<Newcomer>,
     /// Resamples of each interval.
     pub resamples: usize,
     /// Seed of the bootstrap.
@@ -83,7 +89,12 @@ fn heads(args: &EvaluateArgs) -> Result<Done, Failure> {
             "ask for fewer --parts, or add runs with other repositories",
         )
     })?;
+    let newcomers = match args.newcomers {
+        true => newcomers(&found.kept, &recipe, parts),
+        false => Vec::new(),
+    };
     Ok(Done {
+        newcomers,
         method: format!("heads, cross-validated in {parts} parts of whole repositories"),
         verifier: None,
         stated: found.stated,
@@ -99,6 +110,7 @@ struct One {
     candidate: Candidate,
     seen: Seen,
     score: Option<f64>,
+    is_stated: bool,
 }
 
 fn trained(args: &EvaluateArgs, served: &Served) -> Result<Done, Failure> {
@@ -112,11 +124,7 @@ fn trained(args: &EvaluateArgs, served: &Served) -> Result<Done, Failure> {
     for one in &found.kept {
         *seen.entry(one.seen).or_default() += 1;
     }
-    let Found {
-        kept,
-        dropped,
-        stated,
-    } = found;
+    let Found { kept, dropped, .. } = found;
     let kept: Vec<One> = kept.into_iter().filter(|one| one.seen >= least).collect();
     let count = |what: Seen| seen.get(&what).copied().unwrap_or(0);
     let known = format!(
@@ -139,6 +147,7 @@ fn trained(args: &EvaluateArgs, served: &Served) -> Result<Done, Failure> {
              less, and say less",
         ));
     }
+    let stated = kept.iter().filter(|one| one.is_stated).count() as u64;
     let scores_on_tape = kept.iter().filter(|one| one.score.is_some()).count() as u64;
     let scores = scores_of(args, served, &kept)?;
     let candidates: Vec<Candidate> = kept.into_iter().map(|one| one.candidate).collect();
@@ -149,6 +158,7 @@ fn trained(args: &EvaluateArgs, served: &Served) -> Result<Done, Failure> {
         )
     })?;
     Ok(Done {
+        newcomers: Vec::new(),
         method: known,
         verifier: Some(Judged {
             id: served.source.checkpoint.to_string(),
@@ -174,7 +184,9 @@ fn at_hand(args: &EvaluateArgs, served: &Served) -> Result<Found<One>, Failure> 
         &args.which.runs,
         &Wanted::of(&args.which),
         |task, attempt| {
+            let is_stated = task.origin == stated::ORIGIN;
             Ok(Candidate::of(&task, &attempt).map(|candidate| One {
+                is_stated,
                 seen: served.trained.seen(&candidate.example),
                 score: attempt.scores.get(id).copied().filter(|s| s.is_finite()),
                 candidate,

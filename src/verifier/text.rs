@@ -122,6 +122,25 @@ pub fn evaluated(done: &evaluate::Done) -> String {
     for (title, of) in [("repository", &report.repos), ("policy", &report.policies)] {
         let _ = writeln!(out, "{}", parts(title, of));
     }
+    if !done.newcomers.is_empty() {
+        let mut table = table(&[
+            "as if never seen",
+            "attempts",
+            "resolved",
+            "measured against others",
+            "measured against its own",
+        ]);
+        for one in done.newcomers.iter().take(SHOWN) {
+            table.add_row([
+                harmless(&one.policy).to_string(),
+                one.attempts.to_string(),
+                one.resolved.to_string(),
+                number(one.unknown),
+                number(one.adapted),
+            ]);
+        }
+        let _ = writeln!(out, "{table}");
+    }
     let _ = writeln!(
         out,
         "AUROC. Intervals: 95%, bootstrap over tasks, {} resamples, seed {}.",

@@ -291,6 +291,8 @@ fn turn(number: usize, count: usize, step: &Step) -> String {
 fn called(call: &ToolCall) -> String {
     let values: Vec<String> = call.arguments.values().map(|v| squeezed(v)).collect();
     format!("{} {}", call.tool, values.join(" "))
+        .trim_end()
+        .to_owned()
 }
 
 /// One line: runs of white space are one space.

@@ -4,6 +4,9 @@
 use gametape_schemas::policy::Said;
 use gametape_schemas::{EnvironmentId, Split, Task, TaskId};
 
+/// Where the task of [`task`] comes from, as its `origin` says.
+pub const ORIGIN: &str = "stated";
+
 /// What stands before and after the statement in the openings of known scaffolds. Of
 /// several the first that is there counts.
 const FRAMES: &[(&str, &str)] = &[
@@ -75,7 +78,7 @@ pub fn task(id: &TaskId, opening: &[Said]) -> Task {
         hidden_paths: Vec::new(),
         file: String::new(),
         entity: String::new(),
-        origin: "stated".to_owned(),
+        origin: ORIGIN.to_owned(),
         split: Split::Explore,
         execution: None,
     }

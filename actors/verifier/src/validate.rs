@@ -239,6 +239,76 @@ fn unseen(candidates: &[Candidate], recipe: &HeadRecipe, parts: usize) -> Option
     Some(found)
 }
 
+/// A policy as if it had never been seen: what heads say that know neither it nor the
+/// repository.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Newcomer {
+    /// The policy in its scaffold.
+    pub policy: String,
+    /// Attempts.
+    pub attempts: usize,
+    /// Of these, resolved.
+    pub resolved: usize,
+    /// AUROC over its pairs, measured against what is usual for its scaffold or for all.
+    pub unknown: Option<f64>,
+    /// AUROC over its pairs, measured against what is usual for its own attempts
+    /// ([`crate::head::Head::adapted`]).
+    pub adapted: Option<f64>,
+}
+
+/// Every policy as if it had never been seen, its scaffold neither: heads learn from
+/// attempts of other scaffolds at other repositories. Policies without two other
+/// scaffolds' wins and losses to learn from are left out.
+pub fn newcomers(candidates: &[Candidate], recipe: &HeadRecipe, parts: usize) -> Vec<Newcomer> {
+    let all: Vec<&Example> = candidates.iter().map(|c| &c.example).collect();
+    let fold_of = folds(&all, parts);
+    let mut of: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, candidate) in candidates.iter().enumerate() {
+        of.entry(policy(candidate)).or_default().push(at);
+    }
+    of.into_iter()
+        .filter_map(|(name, own)| newcomer(&all, &fold_of, name, &own, recipe))
+        .collect()
+}
+
+fn newcomer(
+    all: &[&Example],
+    fold_of: &[usize],
+    name: &str,
+    own: &[usize],
+    recipe: &HeadRecipe,
+) -> Option<Newcomer> {
+    let mine: Vec<&Example> = own.iter().filter_map(|at| all.get(*at).copied()).collect();
+    let [_, scaffold] = &mine.first()?.groups;
+    let (mut unknown, mut adapted) = (Vec::new(), Vec::new());
+    let parts: std::collections::BTreeSet<usize> = fold_of.iter().copied().collect();
+    for part in parts {
+        let pairs = || all.iter().zip(fold_of);
+        let others: Vec<&Example> = pairs()
+            .filter(|(e, fold)| **fold != part && &e.groups[1] != scaffold)
+            .map(|(e, _)| *e)
+            .collect();
+        let head = train(&others, recipe)?;
+        let fitted = head.adapted(&mine, recipe.least_group);
+        for at in own.iter().filter(|at| fold_of.get(**at) == Some(&part)) {
+            let example = all.get(*at)?;
+            let score = |head: &crate::head::Head| {
+                let logit = head.logit(&example.groups, &example.features);
+                Scored::new(logit, example.resolved)
+            };
+            unknown.push(score(&head));
+            adapted.push(score(&fitted));
+        }
+    }
+    Some(Newcomer {
+        policy: name.to_owned(),
+        attempts: mine.len(),
+        resolved: mine.iter().filter(|e| e.resolved).count(),
+        unknown: auroc(&unknown),
+        adapted: auroc(&adapted),
+    })
+}
+
 /// How many attempts of the same policy at the same task left the same patch.
 fn majority(candidates: &[Candidate]) -> Vec<f64> {
     let key = |c: &Candidate| {

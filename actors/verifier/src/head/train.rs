@@ -147,6 +147,37 @@ impl Trained {
     }
 }
 
+impl Head {
+    /// This head with what is usual for groups that it does not know, as these attempts
+    /// say: their features alone are looked at, and the logit begins where it does for all.
+    /// Groups of fewer than `least` attempts stay unknown.
+    pub fn adapted(&self, examples: &[&Example], least: usize) -> Self {
+        let mut members: BTreeMap<&str, Vec<&Example>> = BTreeMap::new();
+        for example in examples {
+            let is_known = |group: &&String| self.groups.contains_key(*group);
+            // Whoever is measured by a group of his own already stays with it.
+            if example.groups.iter().any(|group| is_known(&group)) {
+                continue;
+            }
+            for group in &example.groups {
+                members.entry(group).or_default().push(example);
+            }
+        }
+        let mut head = self.clone();
+        for (name, of) in members {
+            if of.len() >= least.max(1) {
+                let own = usual(&of, self.names.len(), Some(&self.all));
+                let usual = Usual {
+                    prior: self.all.prior,
+                    ..own
+                };
+                head.groups.insert(name.to_owned(), usual);
+            }
+        }
+        head
+    }
+}
+
 /// A head without calibration.
 fn plain(examples: &[&Example], penalty: f64, recipe: &HeadRecipe) -> Head {
     let width = names().count();
