@@ -49,6 +49,10 @@ pub fn knobs(
         wrong(format!("these hyperparameters cannot be used: {message}"))
     })?;
     plan_file::check(&hyper)?;
+    if hyper.learning_rate >= 1.0 {
+        let rate = hyper.learning_rate;
+        return Err(wrong(format!("learning_rate must be below 1, and is {rate}")));
+    }
     Ok(Knobs {
         preset: preset.map(str::to_owned),
         hyper,
@@ -132,6 +136,7 @@ mod tests {
             (None, None, Some("epochs=two"), "u32"),
             (None, None, Some("learning_rat=1"), "learning_rat"),
             (None, None, Some("learning_rate=-1"), "learning_rate"),
+            (None, None, Some("learning_rate=3"), "below 1"),
             (None, None, Some("schedule=steep"), "steep"),
             (None, None, Some("patience=2"), "eval_share"),
         ] {

@@ -194,8 +194,8 @@ pub fn check(hyper: &Hyperparameters) -> Result<(), Failure> {
     if hyper.epochs == 0 || hyper.batch_size == 0 || hyper.max_tokens == 0 {
         wrong.push("epochs, batch_size and max_tokens must be at least 1");
     }
-    if !(hyper.learning_rate > 0.0 && hyper.learning_rate < 1.0) {
-        wrong.push("learning_rate must be in (0, 1)");
+    if !(hyper.learning_rate.is_finite() && hyper.learning_rate > 0.0) {
+        wrong.push("learning_rate must be a number above 0");
     }
     if !(0.0..=1.0).contains(&hyper.warmup_ratio) {
         wrong.push("warmup_ratio must be in [0, 1]");
