@@ -51,7 +51,9 @@ pub fn knobs(
     plan_file::check(&hyper)?;
     if hyper.learning_rate >= 1.0 {
         let rate = hyper.learning_rate;
-        return Err(wrong(format!("learning_rate must be below 1, and is {rate}")));
+        return Err(wrong(format!(
+            "learning_rate must be below 1, and is {rate}"
+        )));
     }
     Ok(Knobs {
         preset: preset.map(str::to_owned),
