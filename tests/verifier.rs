@@ -191,6 +191,42 @@ fn trained_scored_and_judged() {
     assert_eq!(ancestry.len(), 1, "{arm}");
 }
 
+/// An agent that takes ten times as many turns, of whom nothing was learned: measured
+/// against itself it is ranked as well as the others.
+#[test]
+fn a_policy_that_was_never_seen_is_measured_against_itself() {
+    let made = Made::new(&attempts());
+    let (judge, adapted) = (made.at("judge"), made.at("adapted"));
+    made.verifier(&["train", "--out", &judge]);
+    let slow: Vec<Value> = (0..24)
+        .map(|n| {
+            let turns = 10 * (1 + (n * 7) % 11);
+            let mut one = attempt(90 + n % 2, n, 0, turns, turns < 60);
+            one["info"]["mini_version"] = json!("9.9.9");
+            one
+        })
+        .collect();
+    let other = Made::new(&slow);
+    let scored = other.verifier(&["score", "--verifier", &judge]);
+    assert_eq!(scored["of_unknown_policies"], 24);
+    let done = other.verifier(&["adapt", "--verifier", &judge, "--out", &adapted]);
+    assert_eq!(done["added"].as_object().unwrap().len(), 2, "{done}");
+    let scored = other.verifier(&["score", "--verifier", &adapted]);
+    assert_eq!(scored["verifier"], done["verifier"]);
+    assert_eq!(scored["of_unknown_policies"], 0);
+    let within = |judge: &str| {
+        let found = other.verifier(&["evaluate", "--verifier", judge, "--resamples", "0"]);
+        found["rules"][0]["within"]["mean"].as_f64().unwrap()
+    };
+    // Far beyond what is usual everything looks alike; nothing of it is lost by adapting.
+    let (before, after) = (within(&judge), within(&adapted));
+    assert!(after > 0.95 && after >= before, "{before} {after}");
+    // Once more: nothing is left to add, and the file stays the same.
+    let again = made.at("again");
+    let same = other.verifier(&["adapt", "--verifier", &adapted, "--out", &again]);
+    assert_eq!(same["verifier"], same["before"]);
+}
+
 #[test]
 fn what_cannot_be_done_is_said() {
     let wins: Vec<Value> = (0..8).map(|n| attempt(n, n, 0, 2, true)).collect();

@@ -2,7 +2,7 @@
 
 use super::{output, print_json, put, unwritable};
 use crate::verifier::args::VerifierAction;
-use crate::verifier::{evaluate, figure, score, text, train};
+use crate::verifier::{adapt, evaluate, figure, score, text, train};
 use gametape_schemas::Failure;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +20,10 @@ pub fn run(action: &VerifierAction, json: bool) -> Result<ExitCode, Failure> {
         VerifierAction::Score(args) => {
             let done = score::run(args)?;
             tell(&done, || text::scored(&done), json)?;
+        }
+        VerifierAction::Adapt(args) => {
+            let done = adapt::run(args)?;
+            tell(&done, || text::adapted(&done), json)?;
         }
         VerifierAction::Evaluate(args) => {
             let done = evaluate::run(args)?;

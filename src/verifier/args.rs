@@ -17,6 +17,11 @@ pub enum VerifierAction {
     /// What has a score of it is not scored again; the same command goes on after any
     /// interruption. `gametape evaluate` then shows what picking by it is worth.
     Score(ScoreArgs),
+    /// Teach a head what is usual for policies that it does not know; no verdict is read.
+    ///
+    /// Forty turns are many for one agent and few for another. What is usual for a policy
+    /// is read off its attempts on a run, twenty at least; the result is another verifier.
+    Adapt(AdaptArgs),
     /// What a verifier is worth, beside random, shortest, fewest turns, majority, the
     /// model's confidence and a verifier of the patch alone.
     ///
@@ -116,6 +121,20 @@ pub struct ScoreArgs {
     /// Directory of the verifier.
     #[arg(long, value_name = "DIR")]
     pub verifier: PathBuf,
+}
+
+/// `gametape verifier adapt …`
+#[derive(Args, Clone, Debug)]
+pub struct AdaptArgs {
+    /// Which attempts.
+    #[command(flatten)]
+    pub which: Which,
+    /// Directory of the head.
+    #[arg(long, value_name = "DIR")]
+    pub verifier: PathBuf,
+    /// Directory of the new one.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// How new attempts have to be to a verifier that is judged by them.

@@ -4,10 +4,12 @@
 //! - [`args`]: the command line
 //! - [`gather`]: finished attempts of tapes, one at a time, with their tasks
 //! - [`train`]: attempts to a verifier in a directory; [`tune`]: to a language model
+//! - [`adapt`]: what is usual for policies that a head does not know
 //! - [`score`]: a verifier's scores onto a tape
 //! - [`evaluate`]: what a verifier is worth on repositories that it never saw
 //! - [`text`], [`figure`]: tables and a picture of it
 
+pub mod adapt;
 pub mod args;
 pub mod evaluate;
 pub mod figure;

@@ -36,6 +36,8 @@ pub struct Done {
     /// Of all these, how many are attempts that it was trained on: their scores are no
     /// judgement.
     pub trained_on: u64,
+    /// Of all these, how many are of policies for which it does not know what is usual.
+    pub of_unknown_policies: u64,
     /// Attempts left out, by reason.
     pub left_out: BTreeMap<&'static str, u64>,
 }
@@ -53,6 +55,7 @@ pub fn run(args: &ScoreArgs) -> Result<Done, Failure> {
         scored: 0,
         known: 0,
         trained_on: 0,
+        of_unknown_policies: 0,
         left_out: BTreeMap::new(),
     };
     for run in &args.which.runs {
@@ -69,6 +72,7 @@ pub fn run(args: &ScoreArgs) -> Result<Done, Failure> {
                 let ids = &served.trained.ids;
                 let was = ids.binary_search_by(|id| id.as_str().cmp(attempt.attempt.as_str()));
                 done.trained_on += u64::from(was.is_ok());
+                done.of_unknown_policies += u64::from(!served.knows(&attempt.key));
                 let has = attempt.scores.contains_key(&served.source.checkpoint);
                 known += u64::from(has);
                 Ok(Some((!has).then_some(attempt.attempt)))

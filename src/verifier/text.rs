@@ -1,7 +1,7 @@
 //! Trainings, scores and figures of verifiers as tables for a terminal. What others wrote
 //! (names of repositories and policies) is made harmless first.
 
-use super::{evaluate, score, train};
+use super::{adapt, evaluate, score, train};
 use crate::trajectories::paint::harmless;
 use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use gametape_schemas::event::Estimate;
@@ -69,12 +69,40 @@ pub fn scored(done: &score::Done) -> String {
         done.verifier, done.scored, done.known
     );
     out.push_str(&notes(&done.left_out, 0));
+    if done.of_unknown_policies > 0 {
+        let _ = writeln!(
+            out,
+            "{} of them are of policies that it does not know: they were measured against \
+             others; `gametape verifier adapt` teaches it what is usual for them",
+            done.of_unknown_policies
+        );
+    }
     if done.trained_on > 0 {
         let _ = writeln!(
             out,
             "{} of them it was trained on: what it says of these is no judgement",
             done.trained_on
         );
+    }
+    out
+}
+
+/// A head that learned what is usual for more policies.
+pub fn adapted(done: &adapt::Done) -> String {
+    let mut out = format!("head {}\nin {}\n", done.verifier, done.path.display());
+    for (name, count) in &done.added {
+        let _ = writeln!(out, "knows {} now, by {count} attempts", harmless(name));
+    }
+    for (name, count) in &done.too_few {
+        let _ = writeln!(
+            out,
+            "{} has {count} attempts, of {} that it takes: it stays unknown",
+            harmless(name),
+            done.least
+        );
+    }
+    if done.added.is_empty() {
+        out.push_str("nothing was added: the file is the one that it was\n");
     }
     out
 }

@@ -1,9 +1,9 @@
 //! What lies at the path of a verifier, before anything is scored.
 
-use crate::head::{Head, Trained};
+use crate::head::{Head, Trained, groups_of};
 use crate::judge::{Ready, is_judge};
 use gametape_schemas::message::ModelSource;
-use gametape_schemas::{CheckpointId, Failure};
+use gametape_schemas::{AttemptKey, CheckpointId, Failure};
 use std::path::Path;
 
 /// A verifier that can be asked.
@@ -15,6 +15,8 @@ pub struct Served {
     pub kind: &'static str,
     /// What it was trained on.
     pub trained: Trained,
+    /// The head, where it is one.
+    pub head: Option<Head>,
 }
 
 impl Served {
@@ -26,13 +28,28 @@ impl Served {
         if is_judge(path) {
             let ready = Ready::load(path)?;
             let trained = ready.judge.trained;
-            return Ok(Self::new(path, ready.id, "language model", trained));
+            return Ok(Self::new(path, ready.id, "language model", trained, None));
         }
         let head = Head::load(path)?;
-        Ok(Self::new(path, head.id()?, "head", head.trained))
+        let (id, trained) = (head.id()?, head.trained.clone());
+        Ok(Self::new(path, id, "head", trained, Some(head)))
     }
 
-    fn new(path: &Path, id: CheckpointId, kind: &'static str, trained: Trained) -> Self {
+    /// Whether it knows what is usual for the policy of an attempt; a language model need
+    /// not.
+    pub fn knows(&self, key: &AttemptKey) -> bool {
+        let [policy, _] = groups_of(key);
+        let head = self.head.as_ref();
+        head.is_none_or(|head| head.groups.contains_key(&policy))
+    }
+
+    fn new(
+        path: &Path,
+        id: CheckpointId,
+        kind: &'static str,
+        trained: Trained,
+        head: Option<Head>,
+    ) -> Self {
         Self {
             source: ModelSource {
                 checkpoint: id,
@@ -40,6 +57,7 @@ impl Served {
             },
             kind,
             trained,
+            head,
         }
     }
 }

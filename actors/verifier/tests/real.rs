@@ -30,18 +30,18 @@ fn on_unseen_repositories_it_beats_every_baseline() {
         serde_json::to_string_pretty(&report).expect("a report is JSON")
     );
     assert_eq!((report.attempts, report.resolved), (819, 351));
-    // Measured: 0.680 within policies, 0.796 over all pairs.
+    // Measured: 0.688 within policies, 0.801 over all pairs.
     let verifier = &report.rules[0];
     let within = verifier.within.expect("pairs");
     assert!(within.mean > 0.66 && within.low > 0.6, "{within:?}");
     assert!(verifier.pooled.expect("pairs").mean > 0.77, "{verifier:?}");
-    // Measured: 0.028 above the best baseline (itself trained), 0.047 above the best rule.
+    // Measured: 0.037 above the best baseline (itself trained), 0.056 above the best rule.
     let best = report.best_baseline().expect("baselines");
     let gain = best.verifier_gains.expect("pairs");
-    assert!(gain.mean > 0.015, "{best:?}");
+    assert!(gain.mean > 0.02, "{best:?}");
     for rule in report.rules.iter().skip(1) {
         let gains = rule.verifier_gains.expect("pairs");
-        assert!(gains.mean > 0.015, "{rule:?}");
+        assert!(gains.mean > 0.02, "{rule:?}");
     }
     assert!(report.calibration_error.is_some_and(|e| e < 0.08));
     for policy in &report.policies {

@@ -71,6 +71,8 @@ pub struct Head {
     pub bias: f64,
     /// How strongly weights were held back.
     pub penalty: f64,
+    /// Share of that for the weight of the number of turns.
+    pub turns_share: f64,
     /// Where it was trained.
     pub trained: Trained,
 }

@@ -8,8 +8,16 @@ use gametape_schemas::{AttemptId, Digest, Split, Task, Trajectory};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How strongly weights are held back.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct HeldBack {
+    penalty: f64,
+    /// Share of it for the number of turns.
+    turns_share: f64,
+}
+
 /// A penalty: its loss on what was not learned from, itself, and scores with outcomes there.
-type Tried = (f64, f64, Vec<(f64, bool)>);
+type Tried = (f64, HeldBack, Vec<(f64, bool)>);
 
 /// How a head is trained.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -24,15 +32,20 @@ pub struct HeadRecipe {
     pub least_group: usize,
     /// The patch and the statement alone: a baseline.
     pub patch_only: bool,
+    /// Shares of the penalty that the number of turns is held back by, of which one is taken
+    /// likewise: fewest turns is a rule by itself, and a verifier that shrinks it like any
+    /// other feature falls behind it.
+    pub turns_shares: Vec<f64>,
 }
 
 impl Default for HeadRecipe {
     fn default() -> Self {
         Self {
-            penalties: vec![30.0, 100.0, 300.0],
+            penalties: vec![100.0, 300.0, 1000.0],
             folds: 5,
             least_group: 20,
             patch_only: false,
+            turns_shares: vec![1.0, 0.3, 0.1],
         }
     }
 }
@@ -57,6 +70,19 @@ pub struct Example {
 }
 
 impl Example {
+    /// An attempt without its verdict, for what is usual of its policy.
+    pub fn unlabelled(task: &Task, attempt: &Trajectory) -> Self {
+        Self {
+            attempt: attempt.attempt.clone(),
+            repo: task.repo.clone(),
+            task: task.id.to_string(),
+            groups: groups_of(&attempt.key),
+            features: features(task, attempt),
+            resolved: false,
+            for_evaluation: task.split == Split::HeldOut,
+        }
+    }
+
     /// The example that a graded attempt is; `None` when it has no end or no verdict, when
     /// the verdict is a failure of ours, or when it was abandoned.
     pub fn of(task: &Task, attempt: &Trajectory) -> Option<Self> {
@@ -66,13 +92,8 @@ impl Example {
             return None;
         }
         Some(Self {
-            attempt: attempt.attempt.clone(),
-            repo: task.repo.clone(),
-            task: task.id.to_string(),
-            groups: groups_of(&attempt.key),
-            features: features(task, attempt),
             resolved: verdict.is_resolved(),
-            for_evaluation: task.split == Split::HeldOut,
+            ..Self::unlabelled(task, attempt)
         })
     }
 }
@@ -87,18 +108,28 @@ pub fn train(examples: &[&Example], recipe: &HeadRecipe) -> Option<Head> {
         [] => &[100.0],
         some => some,
     };
+    let shares: &[f64] = match recipe.turns_shares.as_slice() {
+        [] => &[1.0],
+        some => some,
+    };
     let folds = folds(examples, recipe.folds);
     // Logits of every example by heads that did not see its repository.
     let mut best: Option<Tried> = None;
     for penalty in penalties {
-        let unseen = out_of_fold(examples, &folds, *penalty, recipe);
-        let loss: f64 = unseen.iter().map(|(l, y)| log_loss(*l, *y)).sum();
-        if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
-            best = Some((loss, *penalty, unseen));
+        for turns_share in shares {
+            let held_back = HeldBack {
+                penalty: *penalty,
+                turns_share: *turns_share,
+            };
+            let unseen = out_of_fold(examples, &folds, held_back, recipe);
+            let loss: f64 = unseen.iter().map(|(l, y)| log_loss(*l, *y)).sum();
+            if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
+                best = Some((loss, held_back, unseen));
+            }
         }
     }
-    let (loss, penalty, unseen) = best?;
-    let mut head = plain(examples, penalty, recipe);
+    let (loss, held_back, unseen) = best?;
+    let mut head = plain(examples, held_back, recipe);
     (head.temperature, head.bias) = calibrate(&unseen);
     let told: Vec<_> = examples
         .iter()
@@ -148,38 +179,33 @@ impl Trained {
 }
 
 impl Head {
-    /// This head with what is usual for groups that it does not know, as these attempts
-    /// say: their features alone are looked at, and the logit begins where it does for all.
-    /// Groups of fewer than `least` attempts stay unknown.
+    /// This head with what is usual for policies and scaffolds that it does not know, as
+    /// these attempts say: their features alone are looked at, verdicts are not, and the
+    /// logit begins where it did before. Groups of fewer than `least` attempts stay unknown.
     pub fn adapted(&self, examples: &[&Example], least: usize) -> Self {
         let mut members: BTreeMap<&str, Vec<&Example>> = BTreeMap::new();
         for example in examples {
-            let is_known = |group: &&String| self.groups.contains_key(*group);
-            // Whoever is measured by a group of his own already stays with it.
-            if example.groups.iter().any(|group| is_known(&group)) {
-                continue;
-            }
-            for group in &example.groups {
+            // Up to the first that is known, which stays as it is.
+            let unknown = |group: &&String| !self.groups.contains_key(*group);
+            for group in example.groups.iter().take_while(unknown) {
                 members.entry(group).or_default().push(example);
             }
         }
         let mut head = self.clone();
         for (name, of) in members {
-            if of.len() >= least.max(1) {
-                let own = usual(&of, self.names.len(), Some(&self.all));
-                let usual = Usual {
-                    prior: self.all.prior,
-                    ..own
-                };
-                head.groups.insert(name.to_owned(), usual);
-            }
+            let Some(first) = of.first().filter(|_| of.len() >= least.max(1)) else {
+                continue;
+            };
+            let prior = self.usual(&first.groups).prior;
+            let own = usual(&of, self.names.len(), Some(&self.all));
+            head.groups.insert(name.to_owned(), Usual { prior, ..own });
         }
         head
     }
 }
 
 /// A head without calibration.
-fn plain(examples: &[&Example], penalty: f64, recipe: &HeadRecipe) -> Head {
+fn plain(examples: &[&Example], held_back: HeldBack, recipe: &HeadRecipe) -> Head {
     let width = names().count();
     let all = usual(examples, width, None);
     let mut members: BTreeMap<&str, Vec<&Example>> = BTreeMap::new();
@@ -202,7 +228,8 @@ fn plain(examples: &[&Example], penalty: f64, recipe: &HeadRecipe) -> Head {
         weights: Vec::new(),
         temperature: 1.0,
         bias: 0.0,
-        penalty,
+        penalty: held_back.penalty,
+        turns_share: held_back.turns_share,
         trained: Trained::default(),
     };
     let read = if recipe.patch_only {
@@ -221,7 +248,14 @@ fn plain(examples: &[&Example], penalty: f64, recipe: &HeadRecipe) -> Head {
         offsets.push(usual.prior);
         labels.push(example.resolved);
     }
-    let held = vec![penalty.max(1e-6); read];
+    let held: Vec<f64> = names()
+        .take(read)
+        .map(|name| match name {
+            "turns" => held_back.penalty * held_back.turns_share,
+            _ => held_back.penalty,
+        })
+        .map(|penalty| penalty.max(1e-6))
+        .collect();
     head.weights = fit(&rows, &offsets, &labels, &held);
     head.weights.resize(width, 0.0);
     head
@@ -286,7 +320,7 @@ pub fn folds(examples: &[&Example], parts: usize) -> Vec<usize> {
 fn out_of_fold(
     examples: &[&Example],
     folds: &[usize],
-    penalty: f64,
+    held_back: HeldBack,
     recipe: &HeadRecipe,
 ) -> Vec<(f64, bool)> {
     let parts: BTreeSet<usize> = folds.iter().copied().collect();
@@ -302,7 +336,7 @@ fn out_of_fold(
                 .map(|(e, _)| *e)
                 .collect()
         };
-        let head = plain(&of(false), penalty, recipe);
+        let head = plain(&of(false), held_back, recipe);
         logits.extend(
             of(true)
                 .into_iter()
