@@ -150,7 +150,7 @@ pub fn make(
         },
     )?;
     built.usable(kind)?;
-    let event = DatasetBuilt {
+    let mut event = DatasetBuilt {
         name: name.clone(),
         recipe_json: serde_json::to_string(given).map_err(unreadable)?,
         prefix_end: prefix.end(),
@@ -163,7 +163,18 @@ pub fn make(
     let before = tape.read_stream(&stream, 0, 1)?.into_iter().next();
     let known = match before.map(|record| record.event) {
         None => false,
-        Some(Event::DatasetBuilt(old)) if old == event => true,
+        // A longer prefix with nothing for it in what was added, such as its own event.
+        Some(Event::DatasetBuilt(old))
+            if old.prefix_end <= event.prefix_end
+                && old
+                    == (DatasetBuilt {
+                        prefix_end: old.prefix_end,
+                        ..event.clone()
+                    }) =>
+        {
+            event = old;
+            true
+        }
         Some(Event::DatasetBuilt(old)) => {
             return Err(wrong_name(format!(
                 "the tape holds another dataset `{name}`: {} rows, digest {}, of the first {} events",
