@@ -45,7 +45,7 @@ pub struct Writer<'a> {
 
 enum To<'a> {
     Lines(Form, &'a mut (dyn Write + Send)),
-    Table(Table<&'a mut (dyn Write + Send)>),
+    Table(Box<Table<&'a mut (dyn Write + Send)>>),
 }
 
 impl<'a> Writer<'a> {
@@ -57,7 +57,9 @@ impl<'a> Writer<'a> {
         let to = match form {
             Form::Parquet => {
                 let shape = Shape::declared(TABLE).map_err(Error::Words)?;
-                To::Table(Table::begin(out, &shape).map_err(|e| Error::Words(e.to_string()))?)
+                To::Table(Box::new(
+                    Table::begin(out, &shape).map_err(|e| Error::Words(e.to_string()))?,
+                ))
             }
             form => To::Lines(form, out),
         };

@@ -20,7 +20,7 @@ use gametape_agent::voice::Voices;
 use gametape_schemas::event::DatasetBuilt;
 use gametape_schemas::recipe::diff::Between;
 use gametape_schemas::recipe::{
-    Built, BuiltRow, Given, Kind, Options, Recipe, Row, Source, Stage, Summing, each,
+    Built, BuiltRow, Given, Kind, Options, Recipe, Row, Sink, Source, Stage, Summing, each,
 };
 use gametape_schemas::trajectory::Ledger;
 use gametape_schemas::{DatasetKind, Event, Failure, FailureKind};
@@ -118,7 +118,7 @@ impl Found {
         &self,
         tape: &SledTape,
         options: Options,
-        sink: &mut dyn FnMut(BuiltRow, &[u8]) -> Result<(), E>,
+        sink: Sink<'_, E>,
     ) -> Result<Built, E> {
         let prefix = Prefix::new(tape, Some(self.event.prefix_end));
         match &self.folded {
@@ -212,7 +212,7 @@ fn of_loop<E: From<Failure>>(
     dataset: gametape_schemas::Dataset,
     attempts: u64,
     events: u64,
-    sink: &mut dyn FnMut(BuiltRow, &[u8]) -> Result<(), E>,
+    sink: Sink<'_, E>,
 ) -> Result<Built, E> {
     let stage = Stage {
         name: LOOP.to_owned(),

@@ -52,7 +52,7 @@ pub fn run(args: &TrainArgs) -> Result<Done, Failure> {
     let run = args.which.runs.first().cloned().unwrap_or_default();
     let base = base_model(&tuning.base, tuning.seed, &Paths::new(run)?)?;
     let (config, tokenizer, tokens) = tokenizer_of(&base.path)?;
-    let context = usize::try_from(config.max_positions).unwrap_or(usize::MAX);
+    let context = config.max_positions;
     let most = context.saturating_sub(AROUND).max(long::LEAST_BUDGET);
     let budget = (tuning.budget as usize).min(most);
     if budget < tuning.budget as usize {
@@ -92,9 +92,7 @@ pub fn run(args: &TrainArgs) -> Result<Done, Failure> {
         max_tokens: context,
         lora_rank: tuning.rank as usize,
         lora_alpha: 2.0 * f64::from(tuning.rank),
-        frozen_layers: usize::try_from(config.layers)
-            .unwrap_or(0)
-            .saturating_sub(tuning.layers as usize),
+        frozen_layers: config.layers.saturating_sub(tuning.layers as usize),
         checkpoint_every: 20,
         seed: tuning.seed,
         sort_by_length: true,

@@ -59,6 +59,9 @@ pub fn build(
     Ok(Built { rows, ..built })
 }
 
+/// Who takes rows one by one, each with its JSON line.
+pub type Sink<'a, E> = &'a mut dyn FnMut(BuiltRow, &[u8]) -> Result<(), E>;
+
 /// Folds a recipe over a prefix, and hands its rows on in order, each with its JSON line.
 ///
 /// # Errors
@@ -69,7 +72,7 @@ pub fn each<E: From<Failure>>(
     source: &dyn Source,
     voice: &dyn Voice,
     options: Options,
-    sink: &mut dyn FnMut(BuiltRow, &[u8]) -> Result<(), E>,
+    sink: Sink<'_, E>,
 ) -> Result<Built, E> {
     let recipe = &given.recipe;
     let wanted = |facts: &AttemptFacts| {

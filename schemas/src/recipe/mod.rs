@@ -30,7 +30,7 @@ pub mod select;
 pub mod spec;
 pub mod talk;
 
-pub use build::{Options, build, each};
+pub use build::{Options, Sink, build, each};
 pub use built::{Built, BuiltRow, Row, Stage, Sum, Summing};
 pub use facts::{AttemptFacts, Facts, Records, Source};
 pub use spec::{Filter, Given, Kind, Order, Recipe, Unit};

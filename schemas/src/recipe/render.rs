@@ -381,7 +381,9 @@ pub(super) fn pairs<'p, 'a>(
     built: &mut Built,
 ) -> Vec<Vec<&'p Candidate<'a>>> {
     let order = select::ranked(Order::FewestTurns, pool);
-    let mut alike: BTreeMap<(&TaskId, &str), (Vec<&Candidate>, Vec<&Candidate>)> = BTreeMap::new();
+    // Wins and losses.
+    type Sides<'c, 'a> = (Vec<&'c Candidate<'a>>, Vec<&'c Candidate<'a>>);
+    let mut alike: BTreeMap<(&TaskId, &str), Sides<'_, '_>> = BTreeMap::new();
     for candidate in order.into_iter().filter_map(|at| pool.get(at)) {
         let key = (&candidate.task.id, candidate.facts.key.scaffold.as_str());
         let (wins, losses) = alike.entry(key).or_default();

@@ -9,7 +9,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-
 mod world;
 
 use gametape_schemas::attempt::Sampling;
@@ -59,7 +58,7 @@ fn plan_of(seed: u64) -> LoopPlan {
         },
         guard_share: 0.5,
         guard: plan.evaluate_base.clone(),
-        evaluate: (seed % 3 > 0).then(|| plan.evaluate_base.clone()),
+        evaluate: (!seed.is_multiple_of(3)).then(|| plan.evaluate_base.clone()),
     };
     LoopPlan {
         rounds: Some(rounds),

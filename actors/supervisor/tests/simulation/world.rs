@@ -4,12 +4,11 @@ use gametape_schemas::attempt::{AttemptEnd, EndReason};
 use gametape_schemas::event::*;
 use gametape_schemas::{
     AttemptId, AttemptKey, CheckpointId, Digest, Diverged, Divergence, EnvironmentId, Event,
-    Failure, FailureKind, Record, RunId, Split, StreamId, Task, TaskId, Verdict,
-    VerdictOutcome,
+    Failure, FailureKind, Record, RunId, Split, StreamId, Task, TaskId, Verdict, VerdictOutcome,
 };
 use gametape_supervisor::{
-    Breaker, BreakerPolicy, Budget, Lesson, LoopState, Next, Permit, Price, Resource, RestartPolicy,
-    Verdict as Restart,
+    Breaker, BreakerPolicy, Budget, Lesson, LoopState, Next, Permit, Price, Resource,
+    RestartPolicy, Verdict as Restart,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::BTreeMap;
