@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// Does what `gametape train` is asked for.
 ///
 /// # Errors
-/// As [`order`] and [`work`]; `GT-TRAIN-UNKNOWN`.
+/// As [`order()`] and [`work`]; `GT-TRAIN-UNKNOWN`.
 pub fn run(args: &TrainArgs, as_json: bool, verbose: bool) -> Result<ExitCode, Failure> {
     match &args.action {
         None => train(&args.training, as_json, verbose),
