@@ -20,7 +20,7 @@
 //!
 //! Neither the gold patch, nor test names, nor the verdict, findings, cost or time enter.
 
-use crate::prompt::{NO, YES};
+use crate::prompt::{NO, YES, cut};
 use gametape_schemas::attempt::ToolCall;
 use gametape_schemas::{ChatMessage, EndReason, Role, Step, Task, Trajectory};
 
@@ -298,19 +298,6 @@ fn called(call: &ToolCall) -> String {
 /// One line: runs of white space are one space.
 fn squeezed(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// At most `most` characters: the first three fifths and the last two.
-fn cut(text: &str, most: usize) -> String {
-    let count = text.chars().count();
-    if count <= most {
-        return text.to_owned();
-    }
-    let room = most.saturating_sub(3);
-    let head = room * 3 / 5;
-    let first: String = text.chars().take(head).collect();
-    let last: String = text.chars().skip(count - (room - head)).collect();
-    format!("{} … {}", first.trim_end(), last.trim_start())
 }
 
 #[cfg(test)]

@@ -248,7 +248,7 @@ fn nearest(lines: &[&Line], touched: &[usize], indent: usize) -> Vec<bool> {
 }
 
 /// At most `most` characters: the first three fifths and the last two.
-fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {
         return text.to_owned();
