@@ -92,7 +92,8 @@ impl Handler<TrainingNews> for NewsDesk {
             } => {
                 self.done_before = done;
                 self.phase.set_total(steps);
-                self.phase.at(done, format!("{tokens} tokens an epoch"));
+                self.phase
+                    .taken_up_at(done, format!("{tokens} tokens an epoch"));
                 let body = TrainingStarted {
                     name,
                     base: self.subject.base.clone(),

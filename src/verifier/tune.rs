@@ -275,7 +275,8 @@ impl Handler<TrainingNews> for Watch {
                 ..
             } => {
                 self.0.set_total(steps);
-                self.0.at(done, format!("{tokens} tokens an epoch"));
+                self.0
+                    .taken_up_at(done, format!("{tokens} tokens an epoch"));
             }
             TrainingNews::Progressed(body) => self.0.at(
                 body.step,
