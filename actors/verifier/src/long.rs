@@ -23,6 +23,8 @@
 use crate::prompt::{NO, YES, cut};
 use gametape_schemas::attempt::ToolCall;
 use gametape_schemas::{ChatMessage, EndReason, Role, Step, Task, Trajectory};
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 
 /// Name and version of the prompt.
 pub const LONG_PROMPT: &str = "verifier-prompt/2";
@@ -43,7 +45,7 @@ things. Is what the issue asks for really done? Do edge cases and other callers 
 Is the final patch free of mistakes? Did tests, run after the last edit, confirm it? Answer \
 YES if hidden tests of the fix would pass, otherwise NO.";
 
-/// How texts are measured: tokens of a piece.
+/// How texts are measured: tokens of a piece. The same text is as long every time.
 pub type Measure<'a> = &'a dyn Fn(&str) -> usize;
 
 /// The conversation about a finished attempt, ending where the verifier is to answer. The
@@ -57,9 +59,10 @@ pub fn conversation(
 ) -> Vec<ChatMessage> {
     let budget = budget.max(LEAST_BUDGET);
     let parts = Parts::of(task, attempt);
+    let measured = Measured::of(&parts, measure);
     let mut allowed = budget;
     let user = loop {
-        let user = parts.within(allowed, measure);
+        let user = measured.within(allowed);
         let over = measure(&user).saturating_sub(budget);
         if over == 0 || allowed == 0 {
             break user;
@@ -112,35 +115,81 @@ impl Parts {
             end: format!("{count} turns, {}.", ended(attempt)),
         }
     }
+}
+
+/// The parts, and how long they are. Measuring takes most of the time, and a budget is
+/// often come to in several goes: what was measured once is known from then on, and what
+/// lies beyond any budget is not measured at all.
+struct Measured<'a> {
+    parts: &'a Parts,
+    measure: Measure<'a>,
+    issue: Beginnings<'a>,
+    patch: Beginnings<'a>,
+    /// Tokens of each turn and of the end of its line.
+    turns: Vec<OnceCell<usize>>,
+    /// Tokens of what is there whatever is left out.
+    fixed: usize,
+}
+
+impl<'a> Measured<'a> {
+    fn of(parts: &'a Parts, measure: Measure<'a>) -> Self {
+        Self {
+            parts,
+            measure,
+            issue: Beginnings::of(&parts.issue, measure),
+            patch: Beginnings::of(&parts.patch, measure),
+            turns: vec![OnceCell::new(); parts.turns.len()],
+            fixed: measure("Issue:\n\nTurns:\n\n\nPatch:\n\n") + measure(&parts.end),
+        }
+    }
+
+    /// Tokens of a turn; none where there is no such turn.
+    fn turn(&self, at: usize) -> usize {
+        match (self.turns.get(at), self.parts.turns.get(at)) {
+            (Some(known), Some(text)) => *known.get_or_init(|| (self.measure)(text) + 1),
+            _ => 0,
+        }
+    }
+
+    /// Tokens of all turns, or of so many from the end that it is above `most`: those that
+    /// are kept are mostly the last.
+    fn turns_up_to(&self, most: usize) -> usize {
+        let mut sum = 0;
+        for at in (0..self.turns.len()).rev() {
+            sum += self.turn(at);
+            if sum > most {
+                break;
+            }
+        }
+        sum
+    }
 
     /// All of it, in about so many tokens.
-    fn within(&self, budget: usize, measure: Measure<'_>) -> String {
-        let fixed = measure("Issue:\n\nTurns:\n\n\nPatch:\n\n") + measure(&self.end);
-        let room = budget.saturating_sub(fixed);
-        let turns: Vec<usize> = self.turns.iter().map(|t| measure(t) + 1).collect();
+    fn within(&self, budget: usize) -> String {
+        let room = budget.saturating_sub(self.fixed);
         let needs = [
-            measure_up_to(&self.patch, room, measure),
-            measure_up_to(&self.issue, room, measure),
-            turns.iter().sum(),
+            self.patch.up_to(room),
+            self.issue.up_to(room),
+            self.turns_up_to(room),
         ];
         let [patch, issue, talk] = shares(room, needs);
         format!(
             "Issue:\n{}\nTurns:\n{}\n{}\nPatch:\n{}",
-            head(&self.issue, issue, measure),
-            self.ends(&turns, talk, measure),
-            self.end,
-            head(&self.patch, patch, measure)
+            self.issue.head(issue),
+            self.ends(talk),
+            self.parts.end,
+            self.patch.head(patch)
         )
     }
 
     /// Turns of the end and of the beginning that fit.
-    fn ends(&self, costs: &[usize], room: usize, measure: Measure<'_>) -> String {
-        let count = self.turns.len();
-        let all: usize = costs.iter().sum();
-        if all <= room {
-            return self.turns.join("\n");
+    fn ends(&self, room: usize) -> String {
+        let turns = &self.parts.turns;
+        let count = turns.len();
+        if self.turns_up_to(room) <= room {
+            return turns.join("\n");
         }
-        let mut left = room.saturating_sub(measure("[… 1000 turns left out]") + 1);
+        let mut left = room.saturating_sub((self.measure)("[… 1000 turns left out]") + 1);
         let (mut first, mut last) = (0, 0);
         loop {
             // Two of the end for one of the beginning.
@@ -150,7 +199,7 @@ impl Parts {
             } else {
                 first
             };
-            let cost = costs.get(at).copied().unwrap_or(0);
+            let cost = self.turn(at);
             if first + last >= count || cost > left {
                 break;
             }
@@ -161,17 +210,17 @@ impl Parts {
                 first += 1;
             }
         }
-        let mut lines: Vec<&str> = self.turns.iter().take(first).map(String::as_str).collect();
+        let mut lines: Vec<&str> = turns.iter().take(first).map(String::as_str).collect();
         let gap = format!("[… {} turns left out]", count - first - last);
         lines.push(&gap);
-        let rest = self.turns.iter().skip(count - last);
+        let rest = turns.iter().skip(count - last);
         lines.extend(rest.map(String::as_str));
         lines.join("\n")
     }
 }
 
 /// Tokens for patch, issue and turns: each at most what it needs, and what one does not
-/// need goes to the others, the patch first.
+/// need goes to the others, the patch first. What is needed above the room changes nothing.
 fn shares(room: usize, needs: [usize; 3]) -> [usize; 3] {
     let [patch, issue, turns] = needs;
     let fair = [room * 2 / 5, room / 4, room - room * 2 / 5 - room / 4];
@@ -185,10 +234,65 @@ fn shares(room: usize, needs: [usize; 3]) -> [usize; 3] {
     given
 }
 
-/// Tokens of a text, of which no more than a little above `most` is looked at: what is far
-/// longer than its room need not be counted whole.
-fn measure_up_to(text: &str, most: usize, measure: Measure<'_>) -> usize {
-    measure(prefix(text, most.saturating_mul(8))) + 1
+/// A text, and how long those of its beginnings are that were asked for.
+struct Beginnings<'a> {
+    text: &'a str,
+    measure: Measure<'a>,
+    /// Tokens by number of bytes.
+    known: RefCell<BTreeMap<usize, usize>>,
+}
+
+impl<'a> Beginnings<'a> {
+    fn of(text: &'a str, measure: Measure<'a>) -> Self {
+        Self {
+            text,
+            measure,
+            known: RefCell::default(),
+        }
+    }
+
+    /// Tokens of a beginning of the text.
+    fn tokens(&self, beginning: &str) -> usize {
+        let mut known = self.known.borrow_mut();
+        let tokens = known.entry(beginning.len());
+        *tokens.or_insert_with(|| (self.measure)(beginning))
+    }
+
+    /// Tokens of the text, of which no more than a little above `most` is looked at: what
+    /// is far longer than its room need not be counted whole.
+    fn up_to(&self, most: usize) -> usize {
+        self.tokens(prefix(self.text, most.saturating_mul(8))) + 1
+    }
+
+    /// The beginning in at most about `room` tokens; says how many lines are cut.
+    fn head(&self, room: usize) -> String {
+        let text = self.text;
+        let start = prefix(text, room.saturating_mul(8));
+        if start.len() == text.len() && self.tokens(text) <= room {
+            return text.to_owned();
+        }
+        let room = room.saturating_sub((self.measure)("\n[… 1000 lines cut]"));
+        // The longest beginning that fits.
+        let count = start.chars().count();
+        let (mut fits, mut above) = (0, count + 1);
+        while above - fits > 1 {
+            let middle = fits + (above - fits) / 2;
+            if self.tokens(prefix(start, middle)) <= room {
+                fits = middle;
+            } else {
+                above = middle;
+            }
+        }
+        let kept = prefix(start, fits);
+        let kept = match kept.rsplit_once('\n') {
+            // Whole lines, unless that is next to nothing.
+            Some((lines, _)) if lines.len() * 2 > kept.len() => lines,
+            _ => kept,
+        };
+        let rest = text.get(kept.len()..).unwrap_or("");
+        let lines = rest.trim().lines().count();
+        format!("{}\n[… {lines} lines cut]", kept.trim_end())
+    }
 }
 
 /// At most so many characters of the beginning.
@@ -197,35 +301,6 @@ fn prefix(text: &str, chars: usize) -> &str {
         Some((end, _)) => text.get(..end).unwrap_or(text),
         None => text,
     }
-}
-
-/// The beginning of a text in at most about `room` tokens; says how many lines are cut.
-fn head(text: &str, room: usize, measure: Measure<'_>) -> String {
-    let start = prefix(text, room.saturating_mul(8));
-    if start.len() == text.len() && measure(text) <= room {
-        return text.to_owned();
-    }
-    let room = room.saturating_sub(measure("\n[… 1000 lines cut]"));
-    // The longest beginning that fits.
-    let count = start.chars().count();
-    let (mut fits, mut above) = (0, count + 1);
-    while above - fits > 1 {
-        let middle = fits + (above - fits) / 2;
-        if measure(prefix(start, middle)) <= room {
-            fits = middle;
-        } else {
-            above = middle;
-        }
-    }
-    let kept = prefix(start, fits);
-    let kept = match kept.rsplit_once('\n') {
-        // Whole lines, unless that is next to nothing.
-        Some((lines, _)) if lines.len() * 2 > kept.len() => lines,
-        _ => kept,
-    };
-    let rest = text.get(kept.len()..).unwrap_or("");
-    let lines = rest.trim().lines().count();
-    format!("{}\n[… {lines} lines cut]", kept.trim_end())
 }
 
 /// A patch without what says nothing of the change: index lines and names said twice.
@@ -299,6 +374,10 @@ fn called(call: &ToolCall) -> String {
 fn squeezed(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+#[path = "long_tests.rs"]
+mod long_tests;
 
 #[cfg(test)]
 mod tests {
