@@ -8,9 +8,32 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 /// Name of the file in the tape's directory.
 pub const LOCK_FILE: &str = "LOCK";
+
+/// How often one tries again what another process is just letting go of, and how long one
+/// waits in between: a second in all. A process that was killed holds its files until the
+/// kernel has cleared it away, and one that ends until it has closed them.
+const AGAIN: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// Whether it is tried once more, after a wait or whatever came of it.
+pub(crate) type Again<'a> = &'a mut dyn FnMut() -> bool;
+
+/// Waits a little, [`AGAIN`] times.
+pub(crate) fn patience(mut wait: impl FnMut(Duration)) -> impl FnMut() -> bool {
+    let mut left = AGAIN;
+    move || {
+        let more = left > 0;
+        if more {
+            left -= 1;
+            wait(PAUSE);
+        }
+        more
+    }
+}
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
@@ -19,7 +42,18 @@ pub struct TapeLock {
 }
 
 impl TapeLock {
-    /// Takes the lock of a tape directory, which must exist.
+    /// [`TapeLock::take`], tried again as long as somebody holds it and `again` says so. The
+    /// file is opened anew each time: what lay there may have been moved away meanwhile.
+    pub(crate) fn take_patiently(directory: &Path, again: Again<'_>) -> Result<Self, TapeError> {
+        loop {
+            match Self::take(directory) {
+                Err(TapeError::Locked { .. }) if again() => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes the lock of a tape directory, which must exist, or is refused at once.
     ///
     /// # Errors
     /// [`TapeError::Locked`] names the holder; [`TapeError::Io`].
@@ -144,5 +178,32 @@ mod tests {
         assert!(!text.contains("died"), "{text}");
         drop(lock);
         TapeLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_holder_that_lets_go_while_it_is_waited_for_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut held = Some(TapeLock::take(dir.path()).unwrap());
+        let mut waits = 0;
+        let lock = TapeLock::take_patiently(dir.path(), &mut || {
+            waits += 1;
+            if waits == 3 {
+                held = None;
+            }
+            true
+        });
+        lock.unwrap();
+        assert_eq!(waits, 3);
+    }
+
+    #[test]
+    fn a_holder_that_stays_is_told_after_a_second_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = TapeLock::take(dir.path()).unwrap();
+        let at_once = TapeLock::take(dir.path()).unwrap_err().to_string();
+        let mut waited = Duration::ZERO;
+        let error = TapeLock::take_patiently(dir.path(), &mut patience(|pause| waited += pause));
+        assert_eq!(error.unwrap_err().to_string(), at_once);
+        assert_eq!(waited, Duration::from_secs(1));
     }
 }

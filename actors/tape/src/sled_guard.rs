@@ -1,10 +1,10 @@
 //! Calls into sled: its panics and errors told apart, and its opening.
 
 use crate::error::TapeError;
+use crate::lock::Again;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// A new database's segment: pages of up to a quarter of it lie in the database file.
 const SEGMENT_BYTES: usize = 4 << 20;
@@ -16,8 +16,6 @@ static CACHE_BYTES: AtomicU64 = AtomicU64::new(64 << 20);
 pub fn set_cache_bytes(bytes: u64) {
     CACHE_BYTES.store(bytes.max(1 << 20), Ordering::Relaxed);
 }
-/// How often a database file that this very process is still closing is tried again.
-const LOCK_TRIES: u32 = 40;
 
 /// Calls sled; a panic of its is damage.
 pub(crate) fn guarded<T>(
@@ -54,29 +52,28 @@ fn sled_error(path: &Path, what: &'static str, error: &sled::Error) -> TapeError
     }
 }
 
-/// Opens the database in a directory, with the segments that it was made with.
-pub(crate) fn open_database(path: &Path) -> Result<sled::Db, TapeError> {
+/// Opens the database in a directory, with the segments that it was made with; tried again
+/// as long as its file is held and `again` says so.
+pub(crate) fn open_database(path: &Path, again: Again<'_>) -> Result<sled::Db, TapeError> {
     let config = sled::Config::new()
         .path(path)
         .mode(sled::Mode::HighThroughput)
         .cache_capacity(CACHE_BYTES.load(Ordering::Relaxed))
         .flush_every_ms(None)
         .segment_size(segment_bytes(path));
-    let mut tries = 0;
     loop {
         let opened = guarded(path, "opening", || config.open());
         match opened {
             // The tape's own lock is held, so it is this process that has not quite
-            // closed the file: sled's threads let go of it a moment after the drop.
+            // closed the file (sled's threads let go of it a moment after the drop), or
+            // one that died and whose lock went a moment before it.
             Err(TapeError::Io { reason, .. }) if reason.contains("could not acquire lock") => {
-                tries += 1;
-                if tries == LOCK_TRIES {
+                if !again() {
                     return Err(TapeError::Locked {
                         path: path.to_owned(),
                         holder: "a program that is not gametape".to_owned(),
                     });
                 }
-                std::thread::sleep(Duration::from_millis(25));
             }
             other => return other,
         }

@@ -13,7 +13,7 @@
 
 use crate::backend::{Backend, Packed, Pair, Pairs, key_number};
 use crate::error::TapeError;
-use crate::lock::{LOCK_FILE, TapeLock};
+use crate::lock::{Again, LOCK_FILE, TapeLock, patience};
 use crate::payload::PayloadFiles;
 use crate::scan::Tip;
 use crate::sled_guard::{guarded, open_database};
@@ -66,11 +66,22 @@ pub struct SledStore {
 }
 
 impl SledStore {
-    /// Opens a tape directory.
+    /// Opens a tape directory. One that is in use is waited for, a second at most: who has
+    /// it may be ending this instant.
     ///
     /// # Errors
     /// [`TapeError`]: in use, unwritable, foreign, newer, damaged, not there.
     pub fn open(path: &Path, purpose: Purpose) -> Result<Self, TapeError> {
+        Self::open_patiently(path, purpose, &mut patience(std::thread::sleep))
+    }
+
+    /// [`SledStore::open`] of a directory where somebody else's work must not be waited for:
+    /// what they leave behind is not what was asked for.
+    pub(crate) fn open_at_once(path: &Path, purpose: Purpose) -> Result<Self, TapeError> {
+        Self::open_patiently(path, purpose, &mut || false)
+    }
+
+    fn open_patiently(path: &Path, purpose: Purpose, again: Again<'_>) -> Result<Self, TapeError> {
         let io = |what, e: &std::io::Error| TapeError::io(path, what, e);
         let fresh = !path.join("db").exists();
         if fresh {
@@ -82,7 +93,7 @@ impl SledStore {
             refuse_foreign_files(path)?;
             std::fs::create_dir_all(path).map_err(|e| io("creation", &e))?;
         }
-        let lock = TapeLock::take(path)?;
+        let lock = TapeLock::take_patiently(path, again)?;
         if !path.join("db").exists() {
             // A creation that was killed can leave half a configuration, which sled
             // refuses for ever; without a database it says nothing.
@@ -96,7 +107,7 @@ impl SledStore {
         let watermark = Watermark::open(path).map_err(|e| io("opening", &e))?;
         let noted = watermark.get().map_err(|e| io("reading", &e))?;
         let must_be_there = noted.is_some_and(|tip| tip.next > 0);
-        let db = open_database(path)?;
+        let db = open_database(path, &mut patience(std::thread::sleep))?;
         let names = guarded(path, "opening", || Ok(db.tree_names()))?;
         let ours = names
             .iter()

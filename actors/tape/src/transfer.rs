@@ -258,7 +258,9 @@ fn fill(
     records: impl Iterator<Item = Result<Record, TapeError>>,
 ) -> Result<(), Failure> {
     let options = TapeOptions::new(Arc::new(|| 0));
-    let store = SledStore::open(path, Purpose::Write)?;
+    // Another import that makes the same tape is refused, not waited for: between its
+    // steps it holds no lock.
+    let store = SledStore::open_at_once(path, Purpose::Write)?;
     let tape = TapeHandle::over(Arc::new(store), options)?;
     let mut batch = Vec::new();
     let mut next = 0;

@@ -8,7 +8,11 @@ mod common;
 
 use common::{noise, open, paused};
 use gametape_tape::{compact, verify};
-use std::io::{BufRead, BufReader, Write};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::FromRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -162,6 +166,37 @@ fn another_process_is_refused_and_told_who_holds_the_tape() {
     child.kill().unwrap();
     child.wait().unwrap();
     open(&path).unwrap();
+}
+
+/// Tells by a byte to read when somebody closes a file that they could write to.
+fn closings(path: &Path) -> File {
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the path is a string that ends in zero and outlives the calls, and nobody
+    // else has the new descriptor.
+    unsafe {
+        let told = libc::inotify_init1(libc::IN_CLOEXEC);
+        assert!(
+            told >= 0 && libc::inotify_add_watch(told, path.as_ptr(), libc::IN_CLOSE_WRITE) > 0
+        );
+        File::from_raw_fd(told)
+    }
+}
+
+#[test]
+fn a_tape_whose_holder_ends_while_another_process_asks_for_it_goes_to_that_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tape");
+    let tape = open(&path).unwrap();
+    let mut told = closings(&path.join("LOCK"));
+    let mut child = me(&path).spawn().unwrap();
+    // Its first try was in vain.
+    assert!(told.read(&mut [0; 512]).unwrap() > 0);
+    tape.close();
+    let said = lines(&mut child).find(|line| line.contains("opened ") || line.contains("refused "));
+    let said = said.unwrap();
+    assert!(said.contains("opened "), "{said}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
