@@ -16,6 +16,7 @@ use crate::cli::{Cli, ConfigArgs, ExportFormat, RunDir, TapeAction, Verb, exit_c
 use crate::config::{self, Paths};
 use crate::run::Ended;
 use crate::system;
+use crate::trajectories::paint::harmless;
 use gametape_grader::score::ScoreOptions;
 use gametape_schemas::{Failure, FailureKind, Record};
 use gametape_tape::Format;
@@ -32,7 +33,10 @@ pub fn run(cli: Cli) -> ExitCode {
                 // That it cannot be printed either is not the failure to report.
                 let _ = put(&format!("{}\n", serde_json::json!({ "error": failure })));
             }
-            eprintln!("error: {failure}");
+            // A message may hold names that others gave.
+            let text = failure.to_string();
+            let lines: Vec<String> = text.lines().map(harmless).collect();
+            eprintln!("error: {}", lines.join("\n"));
             ExitCode::from(exit_code(&failure))
         }
     }

@@ -1,10 +1,12 @@
 //! An evaluation as pictures: curves over k, rules side by side, results over training
 //! trajectories. Self-contained SVG on a light ground; colours that the colour-blind tell
-//! apart, and markers that differ. Labels are untrusted (names of models):
-//! control characters are taken out here, and the back end escapes markup.
+//! apart, and markers that differ. Labels are untrusted (names of models): control characters
+//! and what turns the order of letters round are made visible here, and the back end escapes
+//! markup.
 
 use super::data::{Arm, Evaluation, TrainingPoint};
 use super::text::rows;
+use crate::trajectories::paint::harmless;
 use gametape_schemas::event::Estimate;
 use gametape_schemas::{Failure, FailureKind};
 use plotters::prelude::*;
@@ -179,16 +181,12 @@ fn over_training(evaluation: &Evaluation) -> Option<Chart> {
     })
 }
 
-/// A label that fits, without what is not text.
+/// A label that fits and that is text alone.
 fn label(text: &str) -> String {
-    let clean: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(LABEL)
-        .collect();
-    match text.chars().count() > LABEL {
-        true => format!("{clean}…"),
-        false => clean,
+    let clean = harmless(text);
+    match clean.char_indices().nth(LABEL) {
+        Some((end, _)) => format!("{}…", clean.get(..end).unwrap_or_default()),
+        None => clean,
     }
 }
 

@@ -39,8 +39,8 @@ use std::collections::BTreeMap;
 /// Evaluates tapes. The same tapes and options give the same bits.
 ///
 /// # Errors
-/// `GT-EVALUATE-NONE` when no attempt is left to measure, or a verifier was asked for that
-/// scored none.
+/// `GT-EVALUATE-NONE` when no attempt is left to measure, a verifier was asked for that scored
+/// none, or every k is larger than what any task has.
 pub fn evaluate(
     tapes: &[Tape],
     options: &Options,
@@ -68,6 +68,9 @@ pub fn evaluate(
             "leave --verifier away to take the one that scored most",
         ));
     }
+    if let Some(failure) = too_large(&arms, &options.ks) {
+        return Err(failure);
+    }
     let pairs: Vec<_> = groups.iter().zip(&arms).collect();
     Ok(Evaluation {
         schema_version: data::SCHEMA,
@@ -89,6 +92,13 @@ pub fn evaluate(
 
 fn nothing(tapes: &[Tape]) -> Failure {
     let attempts = tapes.iter().flat_map(|tape| &tape.attempts);
+    if attempts.clone().next().is_none() {
+        return wrong(
+            "GT-EVALUATE-NONE",
+            "there is no attempt on the tape",
+            "`gametape loop`, `gametape rollout` and `gametape trajectories import` put some there",
+        );
+    }
     let purposes: std::collections::BTreeSet<&str> =
         attempts.clone().map(|a| a.purpose.as_str()).collect();
     wrong(
@@ -100,6 +110,19 @@ fn nothing(tapes: &[Tape]) -> Failure {
         ),
         "look at --purpose and --policy; a teacher's attempts count only where --policy names it",
     )
+}
+
+/// That no figure at all would be left, where there are attempts that count.
+fn too_large(arms: &[Arm], ks: &[usize]) -> Option<Failure> {
+    let most = arms.iter().map(|arm| arm.counts.most).max()?;
+    let least = ks.iter().copied().min()?;
+    (most > 0 && least as u64 > most).then(|| {
+        wrong(
+            "GT-EVALUATE-NONE",
+            format!("no task has {least} attempts that count; the most that a task has is {most}"),
+            "ask for fewer attempts with --k",
+        )
+    })
 }
 
 fn run_line(tape: &Tape) -> RunLine {

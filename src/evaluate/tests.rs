@@ -246,6 +246,11 @@ fn arms_are_apart_by_policy_scaffold_and_sampling_and_phases_only_without_by_pol
         evaluate(&tapes, &nobody, None).unwrap_err().code,
         "GT-EVALUATE-NONE"
     );
+    let too_many = evaluate(&tapes, &options(&[4, 8]), None).unwrap_err();
+    assert_eq!(too_many.code, "GT-EVALUATE-NONE");
+    assert!(too_many.message.contains("no task has 4 attempts"));
+    let bare = evaluate(&[tape("bare", trained(), &[])], &options(&[1]), None);
+    assert!(bare.unwrap_err().message.contains("there is no attempt"));
     let no_verifier = Options {
         verifier: Some("nobody".into()),
         ..options(&[1])
@@ -376,7 +381,7 @@ fn pictures_escape_names() {
     let mut tries = small();
     for one in &mut tries {
         one.purpose = if one.weights == "tuned" {
-            "</text><script>x"
+            "\u{202e}</text><script>\u{1b}x"
         } else {
             "base"
         };
@@ -384,6 +389,7 @@ fn pictures_escape_names() {
     let found = evaluate(&[tape("r", trained(), &tries)], &options(&[1, 2]), None).unwrap();
     for one in figure::figures(&found).unwrap() {
         assert!(!one.svg.contains("<script"), "{}", one.name);
+        assert!(!one.svg.contains(['\u{1b}', '\u{202e}']), "{}", one.name);
         assert!(one.svg.starts_with("<svg"));
     }
 }

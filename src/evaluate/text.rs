@@ -1,7 +1,7 @@
 //! An evaluation as tables for a terminal. What others wrote (names of tasks, models,
 //! runs) is made harmless first.
 
-use super::data::{Arm, Counts, Evaluation, Point};
+use super::data::{Arm, Counts, Evaluation, Point, TrainingCurve};
 use super::gather::{policy_label, short};
 use crate::trajectories::paint::harmless;
 use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
@@ -311,16 +311,24 @@ fn training(out: &mut String, evaluation: &Evaluation) {
         ]);
     }
     let _ = writeln!(out, "\nOver training trajectories\n{shown}");
+    for line in fit_lines(curve) {
+        let _ = writeln!(out, "{line}");
+    }
+}
+
+/// The lines through a training curve: of all points, and of each way of sampling.
+pub fn fit_lines(curve: &TrainingCurve) -> Vec<String> {
     let all = curve.fit.iter().map(|fit| (String::new(), fit));
     let own = curve.fits.iter();
-    for (name, fit) in all.chain(own.map(|(name, fit)| (format!(", by {}", harmless(name)), fit))) {
-        let _ = writeln!(
-            out,
-            "Pass@1 ≈ {:.2} ln n {:+.2} (per cent{name})",
-            100.0 * fit.slope,
-            100.0 * fit.intercept
-        );
-    }
+    all.chain(own.map(|(name, fit)| (format!(", by {}", harmless(name)), fit)))
+        .map(|(name, fit)| {
+            format!(
+                "Pass@1 ≈ {:.2} ln n {:+.2} (per cent{name})",
+                100.0 * fit.slope,
+                100.0 * fit.intercept
+            )
+        })
+        .collect()
 }
 
 fn gaps(out: &mut String, evaluation: &Evaluation) {

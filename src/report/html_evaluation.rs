@@ -6,7 +6,7 @@ use crate::evaluate::data::{Arm, Evaluation};
 use crate::evaluate::figure::Figure;
 use crate::evaluate::gather::{Tape, policy_label, short};
 use crate::evaluate::text::{
-    CONDUCT, conduct_value, counts_text, interval, is_main, rows, signed, spread_text,
+    CONDUCT, conduct_value, counts_text, fit_lines, interval, is_main, rows, signed, spread_text,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -167,13 +167,16 @@ fn comparisons(html: &mut Html, evaluation: &Evaluation) {
                 vec![
                     point.arm.clone(),
                     point.rows.to_string(),
+                    point.sample.clone().unwrap_or_default(),
                     interval(&point.pass),
                     point.best.as_ref().map_or_else(String::new, interval),
                 ]
             })
             .collect();
         let best = format!("Best@{}", curve.k);
-        html.table(&strings(["arm", "trajectories", "Pass@1", &best]), &rows);
+        let header = ["arm", "trajectories", "sampled by", "Pass@1", &best];
+        html.table(&strings(header), &rows);
+        html.list(&fit_lines(curve));
     }
 }
 
