@@ -221,20 +221,82 @@ const ROOMS: &[&str] = &[
     "verifier",
 ];
 
+/// The base model that is made here, for tests and the smoke profile.
+const TINY: &str = "tiny-random";
+
 /// The base model of a configuration, made where it is the tiny random one.
 pub(crate) fn base_model(name: &str, seed: u64, paths: &Paths) -> Result<ModelSource, Failure> {
+    if name == TINY && !tiny_is_made(paths) {
+        gametape_model::tiny::write(&tiny_place(paths), seed)?;
+    }
+    Ok(look_at_base(name, seed, paths)?.source)
+}
+
+/// A base model that is looked at.
+pub(crate) struct BaseLook {
+    /// What it is, and where it lies or, not being made yet, will lie.
+    pub source: ModelSource,
+    /// Where its files can be read as long as this lives.
+    pub files: PathBuf,
+    _passing: Option<tempfile::TempDir>,
+}
+
+/// What [`base_model`] would give. Nothing is written into the run: a tiny random model
+/// that it has not yet is made elsewhere, where it goes with what is returned.
+pub(crate) fn look_at_base(name: &str, seed: u64, paths: &Paths) -> Result<BaseLook, Failure> {
     let path = match name {
         "smollm2" => doctor::model_path(&paths.cache),
-        "tiny-random" => {
-            let path = paths.run.join("models/tiny-random");
-            if !path.join("config.json").is_file() {
-                gametape_model::tiny::write(&path, seed)?;
-            }
-            path
+        TINY if !tiny_is_made(paths) => {
+            let passing = tempfile::tempdir().map_err(|error| {
+                crate::trajectories::export::unwritable(&std::env::temp_dir(), &error)
+            })?;
+            let files = passing.path().join(TINY);
+            gametape_model::tiny::write(&files, seed)?;
+            let source = ModelSource {
+                path: tiny_place(paths),
+                ..model_source(&files)?
+            };
+            return Ok(BaseLook {
+                source,
+                files,
+                _passing: Some(passing),
+            });
         }
+        TINY => tiny_place(paths),
         other => PathBuf::from(other),
     };
-    model_source(&path)
+    let source = model_source(&path)?;
+    Ok(BaseLook {
+        source,
+        files: path,
+        _passing: None,
+    })
+}
+
+/// Makes a base model that [`look_at_base`] found, where it is one that is made here and is
+/// not there yet.
+pub(crate) fn put_in_place(source: &ModelSource, seed: u64, paths: &Paths) -> Result<(), Failure> {
+    if source.path != tiny_place(paths) || base_model(TINY, seed, paths)? == *source {
+        return Ok(());
+    }
+    Err(Failure::new(
+        FailureKind::Input,
+        "GT-MODEL-MISSING",
+        format!(
+            "the base model {} is another one than a moment ago",
+            source.path.display()
+        ),
+    )
+    .with_help("another process made it meanwhile: type the command again"))
+}
+
+/// Where the tiny random model of a run lies.
+fn tiny_place(paths: &Paths) -> PathBuf {
+    paths.run.join("models").join(TINY)
+}
+
+fn tiny_is_made(paths: &Paths) -> bool {
+    tiny_place(paths).join("config.json").is_file()
 }
 
 /// Weights at a path, named after what they are.

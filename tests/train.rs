@@ -117,6 +117,13 @@ impl Run {
         error
     }
 
+    /// Names of all files of the run but the tape's own, which opening touches.
+    fn files(&self) -> Vec<PathBuf> {
+        let all = walkdir::WalkDir::new(self.dir()).sort_by_file_name();
+        let inside = all.into_iter().filter_entry(|e| e.file_name() != "tape");
+        inside.map(|entry| entry.unwrap().into_path()).collect()
+    }
+
     fn weights(&self, name: &str) -> PathBuf {
         self.dir()
             .join("checkpoints")
@@ -315,7 +322,9 @@ const TRAIN: [&str; 15] = [
 #[test]
 fn killed_in_the_middle_it_comes_to_the_same_weights_and_their_ancestry_is_told() {
     let (calm, stormy) = (Run::new(), Run::new());
+    let before = calm.files();
     let outlook = calm.json(&[&TRAIN[..], &["--dry-run"]].concat());
+    assert_eq!(calm.files(), before);
     // Nine rows: six of the oracle, three of the model.
     assert_eq!(outlook["outlook"]["rows"], 9, "{outlook}");
     assert_eq!(outlook["outlook"]["steps"], 90);

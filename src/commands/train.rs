@@ -63,6 +63,7 @@ fn train(args: &TrainingArgs, as_json: bool, verbose: bool) -> Result<ExitCode, 
         return done_before(&order, &paths, as_json);
     }
     start_log(&paths, verbose)?;
+    base::put_in_place(&order.base, &paths)?;
     if let Some(look) = &order.outlook {
         if look.too_long > 0 {
             eprintln!(

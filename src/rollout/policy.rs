@@ -2,7 +2,7 @@
 
 use super::spec::PolicySpec;
 use crate::config::{Config, Paths};
-use crate::system::{base_model, model_source};
+use crate::system::{look_at_base, model_source};
 use clap::ValueEnum;
 use gametape_agent::codeact::CodeAct;
 use gametape_agent::endpoint::EndpointOptions;
@@ -189,7 +189,7 @@ fn kind(want: &Want, config: &Config, paths: &Paths) -> Result<Kind, Failure> {
             Kind::Endpoint(all.clone())
         }
         PolicySpec::Model(name) => Kind::Model(match name.as_str() {
-            "smollm2" | "tiny-random" => base_model(name, config.seed, paths)?,
+            "smollm2" | "tiny-random" => look_at_base(name, config.seed, paths)?.source,
             path => model_source(Path::new(path))?,
         }),
         PolicySpec::Oracle => Kind::Oracle(Form::Text),
@@ -288,4 +288,35 @@ fn bad(message: String) -> Failure {
     Failure::new(FailureKind::Input, "GT-CONFIG-VALUE", message).with_help(
         "endpoints stand in the TOML file given with --config, as [[endpoints.NAME]] with base_url and model (docs/endpoints.md)",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn a_choice_of_the_tiny_model_writes_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            run: home.path().join("run"),
+            cache: home.path().join("cache"),
+        };
+        let want = Want {
+            policy: PolicySpec::Model("tiny-random".to_owned()),
+            scaffold: ScaffoldArg::Codeact,
+            form: None,
+            prompts: None,
+            turns: 3,
+            sampling: Sampling::default(),
+        };
+        let config = config::load("smoke", None).unwrap();
+        let Kind::Model(source) = choose(&want, &config, &paths).unwrap().kind else {
+            panic!("it is a model");
+        };
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+        // What makes attempts then finds it where it was said to be.
+        crate::system::put_in_place(&source, config.seed, &paths).unwrap();
+        assert_eq!(model_source(&source.path).unwrap(), source);
+    }
 }

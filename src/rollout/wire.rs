@@ -12,7 +12,7 @@ use crate::lower::{self, Lower, LowerOptions};
 use crate::rooms::{each_record, recipient};
 use crate::run::stop::StopFlag;
 use crate::run::watchdog;
-use crate::system::faults;
+use crate::system::{faults, put_in_place};
 use actix::prelude::*;
 use gametape_agent::toolbox::ToolRooms;
 use gametape_agent::{EndpointActor, HumanPolicy, LocalPolicy, SearchPolicy, TapePolicy};
@@ -49,6 +49,9 @@ pub async fn run(
 ) -> Result<Finished, Failure> {
     let stop = StopFlag::default();
     stop.watch_signals();
+    if let Kind::Model(source) = &chosen.kind {
+        put_in_place(source, config.seed, paths)?;
+    }
     let tasks: Vec<_> = plan.attempts.iter().map(|(task, _)| task.clone()).collect();
     let options = LowerOptions {
         backend: sandbox.unwrap_or_else(|| crate::commands::grade::usual_backend(&tasks)),

@@ -3,7 +3,7 @@
 use super::chronicle::{Chronicle, Training};
 use crate::config::Paths;
 use crate::run::learning::last_part;
-use crate::system::{base_model, model_source};
+use crate::system::{self, look_at_base, model_source};
 use gametape_model::adapter::is_adapter;
 use gametape_model::{ChatTokenizer, ModelConfig, load_tokenizer};
 use gametape_schemas::message::ModelSource;
@@ -26,7 +26,7 @@ pub struct Base {
     pub tokenizer: ChatTokenizer,
 }
 
-/// Finds what a person means.
+/// Finds what a person means. Nothing is written: [`put_in_place`] does.
 ///
 /// # Errors
 /// `GT-TRAIN-BASE` for a training that has not ended, or whose weights are gone or are no
@@ -34,8 +34,14 @@ pub struct Base {
 /// `GT-TRAIN-UNKNOWN` for what is neither a training nor a path; what loading says.
 pub fn resolve(text: &str, chronicle: &Chronicle, paths: &Paths) -> Result<Base, Failure> {
     if matches!(text, "smollm2" | "tiny-random") {
-        let source = base_model(text, TINY_SEED, paths)?;
-        return look(source, text.to_owned());
+        let found = look_at_base(text, TINY_SEED, paths)?;
+        let (config, tokenizer) = load_tokenizer(&found.files)?;
+        return Ok(Base {
+            source: found.source,
+            name: text.to_owned(),
+            config,
+            tokenizer,
+        });
     }
     // A path is written like one where a training has the same name.
     let unknown = match chronicle.find(text) {
@@ -60,6 +66,14 @@ pub fn resolve(text: &str, chronicle: &Chronicle, paths: &Paths) -> Result<Base,
         Some(training) => made_by(training, path),
         None => look(model_source(path)?, last_part(text)),
     }
+}
+
+/// Makes weights that are made here, where they are not there yet.
+///
+/// # Errors
+/// The disk's; `GT-MODEL-MISSING` when they are others by now.
+pub fn put_in_place(base: &Base, paths: &Paths) -> Result<(), Failure> {
+    system::put_in_place(&base.source, TINY_SEED, paths)
 }
 
 /// Where the weights of a finished training lie.
@@ -148,4 +162,32 @@ fn look(source: ModelSource, name: String) -> Result<Base, Failure> {
 
 fn wrong(message: String) -> Failure {
     Failure::new(FailureKind::Input, "GT-TRAIN-BASE", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tiny_model_is_looked_at_without_a_trace_and_made_where_it_was_said_to_be() {
+        let home = tempfile::tempdir().unwrap();
+        let run = home.path().join("run");
+        std::fs::create_dir(&run).unwrap();
+        let paths = Paths {
+            run: run.clone(),
+            cache: home.path().join("cache"),
+        };
+        let nothing = Chronicle::default();
+        let looked = resolve("tiny-random", &nothing, &paths).unwrap();
+        assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1);
+        assert_eq!(looked.source.path, run.join("models/tiny-random"));
+
+        put_in_place(&looked, &paths).unwrap();
+        assert_eq!(model_source(&looked.source.path).unwrap(), looked.source);
+        let again = resolve("tiny-random", &nothing, &paths).unwrap();
+        assert_eq!(again.source, looked.source);
+        assert_eq!(again.tokenizer.digest(), looked.tokenizer.digest());
+        put_in_place(&again, &paths).unwrap();
+    }
 }
