@@ -34,6 +34,7 @@ pub mod datasets;
 pub mod doctor;
 pub mod evaluate;
 pub mod explain;
+mod files;
 pub mod forge;
 pub mod grading;
 pub mod health;

@@ -236,6 +236,26 @@ fn files_that_cannot_be_read_at_all_have_a_code() {
     }
 }
 
+#[test]
+fn an_exported_file_has_the_mode_that_the_umask_lets_it_have() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lines.jsonl");
+    std::fs::write(&file, format!("{LINE}\n")).unwrap();
+    for (umask, mode) in [("022", 0o644), ("027", 0o640), ("002", 0o664)] {
+        let out = dir.path().join(format!("{umask}.parquet"));
+        let script = format!("umask {umask}; exec \"$0\" tasks export \"$1\" --out \"$2\"");
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_gametape")])
+            .args([&file, &out])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let found = std::fs::metadata(&out).unwrap().permissions().mode();
+        assert_eq!(found & 0o777, mode, "umask {umask}: {found:o}");
+    }
+}
+
 fn forged() -> Task {
     let recipe = gametape::forge::package("toolz").unwrap();
     Task {

@@ -4,6 +4,7 @@ use super::source::{Filter, Problems, Source};
 use super::table::{Columns, Shape};
 use super::table_write::Table;
 use super::{Item, folder, table};
+use crate::files;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use gametape_schemas::formats::rows::Row;
@@ -101,9 +102,7 @@ pub fn write(
         pipe.flush().map_err(|e| unwritable(&e))?;
         return Ok(count);
     }
-    let beside = out.parent().filter(|p| !p.as_os_str().is_empty());
-    let file = tempfile::NamedTempFile::new_in(beside.unwrap_or(Path::new(".")));
-    let file = file.map_err(|e| unwritable(&e))?;
+    let file = files::beside(out).map_err(|e| unwritable(&e))?;
     let count = match container {
         Container::Parquet => {
             let shape = shape(source, rows, &mut each)?;
@@ -135,15 +134,8 @@ pub fn write(
             count
         }
     };
-    let file = file.persist(out).map_err(|e| unwritable(&e))?;
-    readable(&file).map_err(|e| unwritable(&e))?;
+    files::appear(file, out).map_err(|e| unwritable(&e))?;
     Ok(count)
-}
-
-/// A temporary file is the owner's alone; what comes of it is like any other file.
-fn readable(file: &File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
 fn row_of(item: &Item, rows: Rows) -> Result<Row, String> {

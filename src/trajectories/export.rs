@@ -2,6 +2,7 @@
 
 use super::attempts::{self, Whole};
 use super::unusable;
+use crate::files;
 use crate::tasks::{Place, Problems};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -224,7 +225,7 @@ pub(crate) fn atomic(
     if !folder.is_dir() {
         return Err(unusable(path, "its directory is not there"));
     }
-    let file = tempfile::NamedTempFile::new_in(folder).map_err(|e| unwritable(path, &e))?;
+    let file = files::beside(path).map_err(|e| unwritable(path, &e))?;
     let mut buffered = BufWriter::new(file);
     let written = write(&mut buffered).and_then(|()| buffered.flush());
     written.map_err(|e| unwritable(path, &e))?;
@@ -234,7 +235,7 @@ pub(crate) fn atomic(
     file.as_file()
         .sync_all()
         .map_err(|e| unwritable(path, &e))?;
-    file.persist(path).map_err(|e| unwritable(path, &e.error))?;
+    files::appear(file, path).map_err(|e| unwritable(path, &e))?;
     Ok(())
 }
 
