@@ -10,12 +10,16 @@
 
 use crate::event::{Event, Record};
 use crate::ids::StreamId;
+use crate::lazy::{LazyBody, LazyRecord, StepBytes};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 use std::borrow::Cow;
 
 /// blake3 of the bytes of a body that lies outside its event: its name.
 pub type PayloadDigest = [u8; 32];
+
+/// The type name of a step.
+const STEP: &str = "StepTaken";
 
 /// A body of more bytes than this lies outside its event.
 pub const OUTSIDE_BYTES: usize = 32 << 10;
@@ -25,25 +29,26 @@ pub fn payload_name(digest: &PayloadDigest) -> String {
     blake3::Hash::from(*digest).to_hex().to_string()
 }
 
-/// One event as it lies on the tape. Field names are short: they are stored.
+/// One event as it lies on the tape, texts and body where they are. Field names are short:
+/// they are stored.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct Stored<'a> {
     seq: u64,
-    stream: StreamId,
+    stream: &'a str,
     ver: u64,
-    id: String,
+    id: &'a str,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    corr: Option<String>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    corr: Option<&'a str>,
     at: u64,
-    kind: String,
+    kind: &'a str,
     schema: u16,
     /// Digest of the body when it lies outside; `body` is then empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blob: Option<ByteArray<32>>,
-    #[serde(with = "serde_bytes")]
-    body: Vec<u8>,
+    #[serde(borrow, with = "serde_bytes")]
+    body: &'a [u8],
 }
 
 /// Why bytes are not an event, or an event has no bytes.
@@ -105,17 +110,17 @@ pub struct Outline {
     pub payload: Option<PayloadDigest>,
 }
 
-impl Stored {
-    fn of(record: &Record, blob: Option<PayloadDigest>, body: Vec<u8>) -> Self {
+impl<'a> Stored<'a> {
+    fn of(record: &'a Record, blob: Option<PayloadDigest>, body: &'a [u8]) -> Self {
         Self {
             seq: record.seq,
-            stream: record.stream.clone(),
+            stream: record.stream.as_str(),
             ver: record.version,
-            id: record.event_id.clone(),
+            id: &record.event_id,
             cause: record.causation,
-            corr: record.correlation.clone(),
+            corr: record.correlation.as_deref(),
             at: record.at_micros,
-            kind: record.event.kind().to_owned(),
+            kind: record.event.kind(),
             schema: record.event.schema_version(),
             blob: blob.map(ByteArray::new),
             body,
@@ -123,9 +128,9 @@ impl Stored {
     }
 
     /// Reads the envelope; type and version are known then.
-    fn read(bytes: &[u8]) -> Result<Self, CodecError> {
+    fn read(bytes: &'a [u8]) -> Result<Self, CodecError> {
         let stored: Self = rmp_serde::from_slice(bytes)?;
-        if Event::current_version(&stored.kind).is_none_or(|current| stored.schema > current) {
+        if Event::current_version(stored.kind).is_none_or(|current| stored.schema > current) {
             return Err(stored.unknown());
         }
         if stored.blob.is_some() && !stored.body.is_empty() {
@@ -141,29 +146,48 @@ impl Stored {
 
     fn unknown(&self) -> CodecError {
         CodecError::Unknown {
-            kind: self.kind.clone(),
+            kind: self.kind.to_owned(),
             schema: self.schema,
         }
     }
 
     fn event(&self, body: &[u8]) -> Result<Event, CodecError> {
         let unknown = || self.unknown();
-        let current = Event::current_version(&self.kind).ok_or_else(unknown)?;
-        let body = upcast(&self.kind, self.schema, current, body).ok_or_else(unknown)??;
-        Ok(Event::decode_body(&self.kind, &body).ok_or_else(unknown)??)
+        let current = Event::current_version(self.kind).ok_or_else(unknown)?;
+        let body = upcast(self.kind, self.schema, current, body).ok_or_else(unknown)??;
+        Ok(Event::decode_body(self.kind, &body).ok_or_else(unknown)??)
     }
 
     fn record(self, event: Event) -> Record {
         Record {
             seq: self.seq,
-            stream: self.stream,
+            stream: StreamId::new(self.stream),
             version: self.ver,
-            event_id: self.id,
+            event_id: self.id.to_owned(),
             causation: self.cause,
-            correlation: self.corr,
+            correlation: self.corr.map(str::to_owned),
             at_micros: self.at,
             event,
         }
+    }
+
+    /// Whether its body is a step of today's version.
+    fn is_step(&self) -> bool {
+        self.kind == STEP && Event::current_version(STEP) == Some(self.schema)
+    }
+
+    fn lazy(&self, body: &[u8]) -> Result<LazyRecord, CodecError> {
+        let body = match self.is_step() {
+            true => LazyBody::Step(StepBytes::read(body)?),
+            false => LazyBody::Event(Box::new(self.event(body)?)),
+        };
+        Ok(LazyRecord {
+            seq: self.seq,
+            version: self.ver,
+            event_id: self.id.to_owned(),
+            at_micros: self.at,
+            body,
+        })
     }
 }
 
@@ -173,7 +197,7 @@ impl Stored {
 /// [`CodecError::Encode`] when a body has no MessagePack form.
 pub fn encode(record: &Record) -> Result<Vec<u8>, CodecError> {
     let body = record.event.encode_body()?;
-    Ok(rmp_serde::to_vec_named(&Stored::of(record, None, body))?)
+    Ok(rmp_serde::to_vec_named(&Stored::of(record, None, &body))?)
 }
 
 /// Writes a record as it is stored: a long body apart from it.
@@ -184,12 +208,12 @@ pub fn split(record: &Record) -> Result<Split, CodecError> {
     let body = record.event.encode_body()?;
     if body.len() <= OUTSIDE_BYTES {
         return Ok(Split {
-            inside: rmp_serde::to_vec_named(&Stored::of(record, None, body))?,
+            inside: rmp_serde::to_vec_named(&Stored::of(record, None, &body))?,
             payload: None,
         });
     }
     let digest = *blake3::hash(&body).as_bytes();
-    let envelope = Stored::of(record, Some(digest), Vec::new());
+    let envelope = Stored::of(record, Some(digest), &[]);
     Ok(Split {
         inside: rmp_serde::to_vec_named(&envelope)?,
         payload: Some(Payload { digest, body }),
@@ -218,9 +242,25 @@ pub fn decode_with<E: From<CodecError>>(
     let stored = Stored::read(bytes)?;
     let event = match stored.payload() {
         Some(digest) => stored.event(&look_up(&digest)?)?,
-        None => stored.event(&stored.body)?,
+        None => stored.event(stored.body)?,
     };
     Ok(stored.record(event))
+}
+
+/// As [`decode_with`], with a step left as bytes: checked no further than what
+/// [`StepBytes`] says of it.
+///
+/// # Errors
+/// As there.
+pub fn decode_lazy<E: From<CodecError>>(
+    bytes: &[u8],
+    look_up: impl FnOnce(&PayloadDigest) -> Result<Vec<u8>, E>,
+) -> Result<LazyRecord, E> {
+    let stored = Stored::read(bytes)?;
+    Ok(match stored.payload() {
+        Some(digest) => stored.lazy(&look_up(&digest)?)?,
+        None => stored.lazy(stored.body)?,
+    })
 }
 
 /// Reads what is there without looking anything up. A body that lies inside is checked.
@@ -231,12 +271,12 @@ pub fn outline(bytes: &[u8]) -> Result<Outline, CodecError> {
     let stored = Stored::read(bytes)?;
     let payload = stored.payload();
     if payload.is_none() {
-        stored.event(&stored.body)?;
+        stored.event(stored.body)?;
     }
     Ok(Outline {
         seq: stored.seq,
-        stream: stored.stream,
-        event_id: stored.id,
+        stream: StreamId::new(stored.stream),
+        event_id: stored.id.to_owned(),
         payload,
     })
 }
@@ -316,7 +356,8 @@ mod tests {
 
     #[test]
     fn a_body_that_lies_in_two_places_is_no_event() {
-        let both = Stored::of(&record(String::new()), Some([1; 32]), vec![0x80]);
+        let sample = record(String::new());
+        let both = Stored::of(&sample, Some([1; 32]), &[0x80]);
         let bytes = rmp_serde::to_vec_named(&both).unwrap();
         for error in [decode(&bytes).unwrap_err(), outline(&bytes).unwrap_err()] {
             assert!(matches!(error, CodecError::Decode(_)), "{error}");
@@ -325,7 +366,8 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_told_before_its_body_is_looked_up() {
-        let mut stored = Stored::of(&record(String::new()), Some([1; 32]), vec![]);
+        let sample = record(String::new());
+        let mut stored = Stored::of(&sample, Some([1; 32]), &[]);
         stored.schema = 99;
         let bytes = rmp_serde::to_vec_named(&stored).unwrap();
         let error = decode_with(&bytes, |_| -> Result<_, CodecError> {

@@ -41,6 +41,7 @@ pub mod failure;
 pub mod finding;
 pub mod formats;
 pub mod ids;
+pub mod lazy;
 pub mod message;
 pub mod overlap;
 pub mod policy;

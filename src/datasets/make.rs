@@ -4,6 +4,7 @@ use super::show::{Summary, Tally};
 use super::{unreadable, voices};
 use crate::tasks::{Filter, Problems, Source as TaskSource};
 use gametape_schemas::event::DatasetBuilt;
+use gametape_schemas::lazy::LazyBody;
 use gametape_schemas::overlap::{Entry, Options as OverlapOptions, overlap};
 use gametape_schemas::recipe::{Given, Options, Recipe, Source, each};
 use gametape_schemas::{
@@ -86,7 +87,9 @@ pub fn given(path: &Path, tape: &Prefix) -> Result<(Given, Problems), Failure> {
 fn tasks(prefix: &Prefix) -> Result<BTreeMap<TaskId, Task>, Failure> {
     let mut tasks = BTreeMap::new();
     prefix.scan(&mut |record| {
-        if let Event::TaskRegistered(body) = record.event {
+        if let LazyBody::Event(event) = record.body
+            && let Event::TaskRegistered(body) = *event
+        {
             tasks.insert(body.task.id.clone(), body.task);
         }
     })?;

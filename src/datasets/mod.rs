@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::run::learning::fold_dataset;
 use gametape_agent::voice::Voices;
 use gametape_schemas::event::DatasetBuilt;
+use gametape_schemas::lazy::LazyBody;
 use gametape_schemas::recipe::diff::Between;
 use gametape_schemas::recipe::{
     Built, BuiltRow, Given, Kind, Options, Recipe, Row, Sink, Source, Stage, Summing, each,
@@ -60,12 +61,17 @@ pub struct Found {
 pub fn all(tape: &SledTape) -> Result<Vec<Found>, Failure> {
     let mut events = Vec::new();
     let mut config: Option<String> = None;
-    Prefix::new(tape, None).scan(&mut |record| match record.event {
-        Event::DatasetBuilt(body) => events.push(body),
-        Event::ConfigResolved(body) => {
-            config.get_or_insert(body.config_json);
+    Prefix::new(tape, None).scan(&mut |record| {
+        let LazyBody::Event(event) = record.body else {
+            return;
+        };
+        match *event {
+            Event::DatasetBuilt(body) => events.push(body),
+            Event::ConfigResolved(body) => {
+                config.get_or_insert(body.config_json);
+            }
+            _ => {}
         }
-        _ => {}
     })?;
     let found = |event: DatasetBuilt| {
         if let Ok(given) = serde_json::from_str::<Given>(&event.recipe_json) {
@@ -125,7 +131,7 @@ impl Found {
             Folded::Recipe(given) => each(given, &prefix, &voices()?, options, sink),
             Folded::Loop(kind, config) => {
                 let mut ledger = Ledger::default();
-                prefix.scan(&mut |record| ledger.apply(&record))?;
+                prefix.scan_from(0, &mut |record| ledger.apply(&record))?;
                 let dataset = fold_dataset(config, *kind, &ledger);
                 of_loop(dataset, ledger.attempts.len() as u64, prefix.end(), sink)
             }
@@ -231,7 +237,7 @@ fn of_loop<E: From<Failure>>(
             native: Vec::new(),
         };
         let line = sum.add(&built)?;
-        sink(built, line)?;
+        sink(built, &line)?;
     }
     Ok(Built {
         sum: sum.finish(),

@@ -11,7 +11,7 @@ use crate::config::Paths;
 use crate::datasets::{self, Folded, Found};
 use gametape_schemas::event::DatasetBuilt;
 use gametape_schemas::overlap::refuse;
-use gametape_schemas::recipe::{BuiltRow, Kind, Options, Source};
+use gametape_schemas::recipe::{BuiltRow, Kind, Options};
 use gametape_schemas::{AttemptId, DatasetRow, Failure, FailureKind, Split, Task};
 use gametape_tape::{Prefix, SledTape};
 use gametape_trainer::Identity;
@@ -63,7 +63,7 @@ impl Order {
 /// The tape's.
 pub fn chronicle(tape: &SledTape) -> Result<Chronicle, Failure> {
     let mut chronicle = Chronicle::default();
-    Prefix::new(tape, None).scan(&mut |record| chronicle.apply(&record))?;
+    Prefix::new(tape, None).scan_from(0, &mut |record| chronicle.apply(&record))?;
     Ok(chronicle)
 }
 

@@ -179,7 +179,7 @@ fn native_calls_are_rendered_in_both_forms() {
     let steps = vec![one, step(1, &[])];
     let native = attempt("codeact/1:native", steps.clone());
     let talks = talks(&recipe(""), &voices(), &task(), &native, None).unwrap();
-    let messages = talks[0].messages();
+    let messages = talks[0].clone().into_messages();
     let said: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
     assert!(
         said[0].contains("---- execute_bash ----"),

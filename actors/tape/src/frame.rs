@@ -18,7 +18,8 @@
 use crate::error::TapeError;
 use gametape_schemas::Record;
 use gametape_schemas::codec::{self, Outline, PayloadDigest};
-use std::cell::RefCell;
+use gametape_schemas::lazy::LazyRecord;
+use std::cell::{Cell, RefCell};
 use std::io;
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -83,6 +84,8 @@ thread_local! {
     /// A context costs more to make than a frame to compress: one for each thread.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    /// A block, before it is compressed: the memory is used again for the next frame.
+    static BLOCK: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 pub(crate) fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
@@ -96,12 +99,22 @@ pub(crate) fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 pub(crate) fn decompress(block: &[u8], length: usize) -> io::Result<Vec<u8>> {
+    let mut raw = Vec::new();
+    decompress_into(block, length, &mut raw)?;
+    Ok(raw)
+}
+
+/// As [`decompress`], in memory that is there. What is longer than said may be accepted when
+/// it fits: compare the lengths.
+fn decompress_into(block: &[u8], length: usize, raw: &mut Vec<u8>) -> io::Result<()> {
+    raw.clear();
+    raw.reserve(length);
     DECOMPRESSOR.with_borrow_mut(|kept| {
         let context = match kept {
             Some(context) => context,
             None => kept.insert(Decompressor::new()?),
         };
-        context.decompress(block, length)
+        context.decompress_to_buffer(block, raw).map(|_| ())
     })
 }
 
@@ -248,6 +261,22 @@ pub fn read_with(
     })
 }
 
+/// As [`read_with`], with steps left as bytes.
+///
+/// # Errors
+/// As there.
+pub fn read_lazy(
+    frame: &[u8],
+    mut look_up: impl FnMut(u64, &PayloadDigest) -> Result<Vec<u8>, TapeError>,
+) -> Result<(Header, Vec<LazyRecord>), FrameError> {
+    read_each(frame, |seq, event| {
+        let record = codec::decode_lazy(event, |digest| {
+            look_up(seq, digest).map_err(|e| FrameError::Payload(Box::new(e)))
+        })?;
+        Ok((record.seq, record))
+    })
+}
+
 /// Reads of each event what the frame itself says, without looking anything up.
 ///
 /// # Errors
@@ -271,7 +300,8 @@ fn read_each<T>(
     if length > MAX_EVENT_BYTES + TARGET_BYTES {
         return Err(damaged("the block claims an impossible length"));
     }
-    let raw = decompress(frame.get(CRC_END..).unwrap_or_default(), length)
+    let mut raw = BLOCK.take();
+    decompress_into(frame.get(CRC_END..).unwrap_or_default(), length, &mut raw)
         .map_err(|e| FrameError::Damaged(format!("the block does not decompress: {e}")))?;
     if raw.len() != length {
         return Err(damaged("the block is not as long as the header says"));
@@ -295,6 +325,9 @@ fn read_each<T>(
     }
     if events.is_empty() || events.len() != header.count as usize || !contiguous {
         return Err(damaged("the events are not the ones that the header names"));
+    }
+    if raw.capacity() <= 4 * TARGET_BYTES {
+        BLOCK.set(raw);
     }
     Ok((header, events))
 }

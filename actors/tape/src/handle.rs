@@ -9,6 +9,7 @@ use crate::subscription::{Gate, Progress, Subscription};
 use crate::tape::{Clock, Tape};
 use crate::writer::{Request, Shared, Writer};
 use crossbeam_channel::{Sender, TrySendError, bounded};
+use gametape_schemas::lazy::LazyRecord;
 use gametape_schemas::message::Appended;
 use gametape_schemas::{Failure, NewEvent, Record, StreamId};
 use std::path::Path;
@@ -200,6 +201,30 @@ impl TapeHandle {
     /// As there.
     pub fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, TapeError> {
         Tape::read(self, from, limit)
+    }
+
+    /// Hands on the durable events between two sequence numbers, in order, decoded on other
+    /// threads; what is in memory of them does not grow with how many there are.
+    ///
+    /// # Errors
+    /// Damage, by sequence number: those before it were handed on.
+    pub fn each(&self, from: u64, end: u64, each: &mut dyn FnMut(Record)) -> Result<(), TapeError> {
+        let end = end.min(self.durable());
+        scan::each(&*self.running.shared.backend, from, end, each)
+    }
+
+    /// As [`Self::each`], with steps left as bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn each_lazy(
+        &self,
+        from: u64,
+        end: u64,
+        each: &mut dyn FnMut(LazyRecord),
+    ) -> Result<(), TapeError> {
+        let end = end.min(self.durable());
+        scan::each_lazy(&*self.running.shared.backend, from, end, each)
     }
 
     /// As [`Tape::read_stream`].

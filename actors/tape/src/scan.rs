@@ -8,6 +8,7 @@ use crate::index::{Index, IndexEntry, id_hash};
 use crate::payload;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use gametape_schemas::codec::{Outline, PayloadDigest};
+use gametape_schemas::lazy::LazyRecord;
 use gametape_schemas::{Record, StreamId};
 use std::collections::VecDeque;
 
@@ -197,21 +198,83 @@ pub fn read(
         return Ok(Vec::new());
     }
     let stop = end.min(from.saturating_add(limit as u64));
+    let mut out = Vec::with_capacity((stop - from).min(READ_AHEAD) as usize);
+    let decode = |seq, pair: &Pair| Ok(read_pair(backend, seq, pair)?.records);
+    in_order(backend, from, stop, &decode, &mut |records| {
+        let wanted = records.into_iter();
+        out.extend(wanted.filter(|r| r.seq >= from && r.seq < stop));
+    })?;
+    Ok(out)
+}
+
+/// Hands on the events between two sequence numbers, in order. What is in memory of them
+/// does not grow with how many there are.
+///
+/// # Errors
+/// As [`read`]; those before the damage were handed on.
+pub fn each(
+    backend: &dyn Backend,
+    from: u64,
+    end: u64,
+    each: &mut dyn FnMut(Record),
+) -> Result<(), TapeError> {
+    let decode = |seq, pair: &Pair| Ok(read_pair(backend, seq, pair)?.records);
+    in_order(backend, from, end, &decode, &mut |records| {
+        let wanted = records.into_iter();
+        wanted
+            .filter(|r| r.seq >= from && r.seq < end)
+            .for_each(&mut *each);
+    })
+}
+
+/// As [`each`], with steps left as bytes.
+///
+/// # Errors
+/// As there.
+pub fn each_lazy(
+    backend: &dyn Backend,
+    from: u64,
+    end: u64,
+    each: &mut dyn FnMut(LazyRecord),
+) -> Result<(), TapeError> {
+    let decode = |seq, pair: &Pair| {
+        let look_up = |seq, digest: &PayloadDigest| payload::resolve(backend, seq, digest);
+        let read = frame::read_lazy(&pair.1, look_up);
+        let (header, records) = read.map_err(|e| TapeError::frame(seq, &e))?;
+        in_its_place(seq, &pair.0, &header)?;
+        Ok(records)
+    };
+    in_order(backend, from, end, &decode, &mut |records| {
+        let wanted = records.into_iter();
+        wanted
+            .filter(|r| r.seq >= from && r.seq < end)
+            .for_each(&mut *each);
+    })
+}
+
+/// Decodes the frames that hold the events between two sequence numbers, on as many threads
+/// as there are processors, and hands them on in order: whole frames, the first and the last
+/// with what lies outside of the two numbers.
+fn in_order<T: Send>(
+    backend: &dyn Backend,
+    from: u64,
+    stop: u64,
+    decode: &(dyn Fn(u64, &Pair) -> Result<Vec<T>, TapeError> + Sync),
+    keep: &mut dyn FnMut(Vec<T>),
+) -> Result<(), TapeError> {
+    if from >= stop {
+        return Ok(());
+    }
     let mut frames = Frames {
         frames: backend.frames(from),
         from,
         stop,
         expected: None,
     };
-    let mut out = Vec::with_capacity((stop - from).min(READ_AHEAD) as usize);
-    let mut keep = |records: Vec<Record>| {
-        let wanted = records.into_iter();
-        out.extend(wanted.filter(|r| r.seq >= from && r.seq < stop));
-    };
-    let decode = |part: Vec<(u64, Pair)>| -> Result<Vec<Record>, TapeError> {
+    let decode = |part: Vec<(u64, Pair)>| -> Result<Vec<T>, TapeError> {
         let mut records = Vec::new();
         for (seq, pair) in part {
-            records.append(&mut read_pair(backend, seq, &pair)?.records);
+            records.append(&mut decode(seq, &pair)?);
         }
         Ok(records)
     };
@@ -222,10 +285,10 @@ pub fn read(
         while !frames.is_at_the_end() {
             keep(decode(frames.part()?)?);
         }
-        return Ok(out);
+        return Ok(());
     }
     std::thread::scope(|scope| {
-        let (jobs, work) = bounded::<(Vec<(u64, Pair)>, Sender<Decoded>)>(threads);
+        let (jobs, work) = bounded::<(Vec<(u64, Pair)>, Sender<Decoded<T>>)>(threads);
         for _ in 0..threads.min(MOST_DECODERS) {
             let work = work.clone();
             scope.spawn(move || {
@@ -238,7 +301,7 @@ pub fn read(
         drop(work);
         // Answers in the order of the parts, whichever is finished first.
         let mut answers = VecDeque::new();
-        let give = |part, answers: &mut VecDeque<Receiver<Decoded>>| {
+        let give = |part, answers: &mut VecDeque<Receiver<Decoded<T>>>| {
             let (answer, receiver) = bounded(1);
             answers.push_back(receiver);
             // A decoder that is gone drops its answer's sender, which is told below.
@@ -252,7 +315,7 @@ pub fn read(
                     // Damage before this place is told first.
                     Err(error) => {
                         for answer in answers {
-                            received(&answer)?;
+                            keep(received(&answer)?);
                         }
                         return Err(error);
                     }
@@ -263,13 +326,12 @@ pub fn read(
                 None => return Ok(()),
             }
         }
-    })?;
-    Ok(out)
+    })
 }
 
-type Decoded = Result<Vec<Record>, TapeError>;
+type Decoded<T> = Result<Vec<T>, TapeError>;
 
-fn received(answer: &Receiver<Decoded>) -> Decoded {
+fn received<T>(answer: &Receiver<Decoded<T>>) -> Decoded<T> {
     answer
         .recv()
         .unwrap_or_else(|_| Err(TapeError::corrupt(0, "a decoder died")))

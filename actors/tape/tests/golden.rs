@@ -9,6 +9,7 @@
 mod samples;
 
 use gametape_schemas::event::*;
+use gametape_schemas::lazy::LazyBody;
 use gametape_schemas::*;
 use samples::*;
 use std::path::PathBuf;
@@ -200,6 +201,23 @@ fn every_frozen_form_can_be_read() {
         let bytes = from_hex(&std::fs::read_to_string(&path).unwrap());
         let record = codec::decode(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert_eq!(record.seq, 300);
+        let lazy = codec::decode_lazy(&bytes, |digest| {
+            Err(codec::CodecError::Outside { digest: *digest })
+        });
+        let lazy = lazy.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        match (&lazy.body, &record.event) {
+            (LazyBody::Event(event), whole) => assert_eq!(&**event, whole),
+            (LazyBody::Step(step), Event::StepTaken(whole)) => {
+                assert_eq!(step.attempt, whole.attempt);
+                let mut said = whole.step.clone();
+                assert_eq!(step.said_tokens, said.completion.said_tokens());
+                assert_eq!(step.cost_usd, said.completion.cost_usd());
+                said.completion.tokens = Vec::new();
+                said.completion.logprobs = Vec::new();
+                assert_eq!(step.decode().unwrap(), said);
+            }
+            (step, whole) => panic!("{step:?} is read of {whole:?}"),
+        }
         files += 1;
     }
     assert!(files >= Event::KINDS.len());

@@ -31,11 +31,11 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 256 MiB and 128 MiB, calls in the text.
+    /// 128 MiB and 64 MiB, calls in the text.
     fn default() -> Self {
         Self {
-            keep_bytes: 256 << 20,
-            rows_bytes: 128 << 20,
+            keep_bytes: 128 << 20,
+            rows_bytes: 64 << 20,
             native: false,
         }
     }
@@ -129,12 +129,78 @@ pub fn each<E: From<Failure>>(
         _ => pool.iter().map(|candidate| vec![candidate]).collect(),
     };
     let mut sum = Summing::default();
+    let mut lines = Lines {
+        sum: &mut sum,
+        sink,
+        waiting: Vec::with_capacity(WAITING),
+    };
     making.emit(&groups, &mut kept, &mut built.passes, &mut |row| {
-        let line = sum.add(&row)?;
-        sink(row, line)
+        lines.push(row)
     })?;
+    lines.flush()?;
     built.sum = sum.finish();
     Ok(built)
+}
+
+/// Rows that wait for their lines at most.
+const WAITING: usize = 32;
+
+/// Rows on their way to whom they are handed to: their lines are written on several threads,
+/// and handed on in order.
+struct Lines<'a, 's, E> {
+    sum: &'a mut Summing,
+    sink: Sink<'s, E>,
+    waiting: Vec<BuiltRow>,
+}
+
+impl<E: From<Failure>> Lines<'_, '_, E> {
+    fn push(&mut self, row: BuiltRow) -> Result<(), E> {
+        self.waiting.push(row);
+        if self.waiting.len() < WAITING {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), E> {
+        let rows = std::mem::replace(&mut self.waiting, Vec::with_capacity(WAITING));
+        let written = over_threads(&rows, BuiltRow::line);
+        for (row, line) in rows.into_iter().zip(written) {
+            let line = line?;
+            self.sum.take(&row, &line);
+            (self.sink)(row, &line)?;
+        }
+        Ok(())
+    }
+}
+
+/// More threads wait for the one that takes what they make.
+const MOST_THREADS: usize = 8;
+
+/// What a function makes of each of some things, in order, on as many threads as there are
+/// processors.
+pub(super) fn over_threads<T: Sync, M: Send>(
+    things: &[T],
+    make: impl Fn(&T) -> M + Sync,
+) -> Vec<M> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let each = things.len().div_ceil(threads.min(MOST_THREADS)).max(1);
+    let mut parts = things.chunks(each);
+    let mine = parts.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let make = &make;
+        let others: Vec<_> = parts
+            .map(|part| scope.spawn(move || part.iter().map(make).collect::<Vec<M>>()))
+            .collect();
+        let mut made: Vec<M> = mine.iter().map(make).collect();
+        for other in others {
+            match other.join() {
+                Ok(more) => made.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        made
+    })
 }
 
 /// Attempts that may be rows, in order of (task, attempt).

@@ -70,6 +70,25 @@ pub struct BuiltRow {
     pub native: Vec<(Vec<Value>, Vec<Value>)>,
 }
 
+impl BuiltRow {
+    /// Its JSON line, with the line's end.
+    ///
+    /// # Errors
+    /// Never for rows read from a tape; kept because JSON writing is fallible.
+    pub fn line(&self) -> Result<Vec<u8>, Failure> {
+        let mut line = Vec::new();
+        serde_json::to_writer(&mut line, &self.row).map_err(|e| {
+            Failure::new(
+                FailureKind::Internal,
+                "GT-RUN-INTERNAL",
+                format!("a row has no JSON form: {e}"),
+            )
+        })?;
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
 /// A step of the funnel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Stage {
@@ -130,26 +149,23 @@ impl Default for Sum {
 #[derive(Default)]
 pub struct Summing {
     hasher: blake3::Hasher,
-    line: Vec<u8>,
     counts: [u64; 4],
 }
 
 impl Summing {
-    /// Takes one more row, and gives its line, with the line's end.
+    /// Takes one more row, and gives its line.
     ///
     /// # Errors
-    /// Never for rows read from a tape; kept because JSON writing is fallible.
-    pub fn add(&mut self, row: &BuiltRow) -> Result<&[u8], Failure> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, &row.row).map_err(|e| {
-            Failure::new(
-                FailureKind::Internal,
-                "GT-RUN-INTERNAL",
-                format!("a row has no JSON form: {e}"),
-            )
-        })?;
-        self.line.push(b'\n');
-        self.hasher.update(&self.line);
+    /// As [`BuiltRow::line`].
+    pub fn add(&mut self, row: &BuiltRow) -> Result<Vec<u8>, Failure> {
+        let line = row.line()?;
+        self.take(row, &line);
+        Ok(line)
+    }
+
+    /// Takes one more row, whose line this is.
+    pub(super) fn take(&mut self, row: &BuiltRow, line: &[u8]) {
+        self.hasher.update(line);
         let [rows, tokens, wins, losses] = &mut self.counts;
         *rows += 1;
         *tokens += row.tokens;
@@ -160,7 +176,6 @@ impl Summing {
                 &mut *losses
             } += 1;
         }
-        Ok(&self.line)
     }
 
     /// All that was taken.
@@ -185,7 +200,7 @@ impl Built {
         let mut sum = Summing::default();
         let mut out = Vec::new();
         for row in &self.rows {
-            out.extend_from_slice(sum.add(row)?);
+            out.extend_from_slice(&sum.add(row)?);
         }
         Ok(out)
     }

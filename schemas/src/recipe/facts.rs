@@ -8,21 +8,23 @@
 //! tapes one pass is enough. Of larger ones another pass reads what did not fit.
 
 use crate::attempt::{AttemptEnd, AttemptKey, EndReason, Step};
-use crate::event::{Event, Record, TrajectoryImported};
+use crate::codec::CodecError;
+use crate::event::{Event, Graded, Record, Regraded, TrajectoryImported};
 use crate::failure::Failure;
 use crate::finding::{Finding, Severity, refuses};
 use crate::ids::{AttemptId, Digest, TaskId};
+use crate::lazy::{LazyBody, LazyRecord, StepBytes};
 use crate::task::Task;
 use crate::verdict::VerdictOutcome;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A tape, or a prefix of it, that can be read from its beginning more than once.
-pub trait Source {
-    /// Hands every record on, in order.
+pub trait Source: Sync {
+    /// Hands every record on, in order; steps may still be bytes.
     ///
     /// # Errors
     /// The tape's.
-    fn scan(&self, each: &mut dyn FnMut(Record)) -> Result<(), Failure>;
+    fn scan(&self, each: &mut dyn FnMut(LazyRecord)) -> Result<(), Failure>;
 }
 
 /// Records in memory.
@@ -30,8 +32,8 @@ pub trait Source {
 pub struct Records<'a>(pub &'a [Record]);
 
 impl Source for Records<'_> {
-    fn scan(&self, each: &mut dyn FnMut(Record)) -> Result<(), Failure> {
-        self.0.iter().cloned().for_each(each);
+    fn scan(&self, each: &mut dyn FnMut(LazyRecord)) -> Result<(), Failure> {
+        self.0.iter().cloned().map(LazyRecord::from).for_each(each);
         Ok(())
     }
 }
@@ -94,17 +96,57 @@ impl AttemptFacts {
         self.findings.iter().map(|finding| finding.severity).max()
     }
 
-    fn saw(&mut self, record: &Record) {
-        self.at_micros.0 = self.at_micros.0.min(record.at_micros);
-        self.at_micros.1 = self.at_micros.1.max(record.at_micros);
+    /// A step: whether it is in order.
+    fn stepped(&mut self, record: &LazyRecord, index: u32, tokens: u64, cost_usd: f64) -> bool {
+        let is_next = index == self.steps;
+        if is_next {
+            self.steps += 1;
+            self.tokens += tokens;
+            self.cost_usd += cost_usd;
+            self.saw(record.at_micros);
+        }
+        is_next
+    }
+
+    /// Another event of it: whether it says what it did.
+    fn heard(&mut self, record: &LazyRecord, event: &Event) -> bool {
+        match event {
+            Event::PatchSubmitted(body) => {
+                self.end = Some(body.end.reason);
+                self.patch = Some(Digest::of_bytes(body.end.patch.as_bytes()));
+                self.counts(record);
+                return true;
+            }
+            Event::TrajectoryImported(body) => {
+                if let Some(cost) = body.cost_usd {
+                    self.cost_usd = cost;
+                }
+                return true;
+            }
+            Event::ConductExamined(body) => self.findings = body.findings.clone(),
+            Event::AttemptAbandoned(_) => self.abandoned = true,
+            Event::AttemptFailed(_) => self.failed = true,
+            _ => {}
+        }
+        false
+    }
+
+    /// An event that a row names.
+    fn counts(&mut self, record: &LazyRecord) {
+        self.events.push((record.version, record.event_id.clone()));
+        self.saw(record.at_micros);
+    }
+
+    fn saw(&mut self, at_micros: u64) {
+        self.at_micros.0 = self.at_micros.0.min(at_micros);
+        self.at_micros.1 = self.at_micros.1.max(at_micros);
     }
 }
 
 /// What was said and done in an attempt.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Content {
-    /// Its steps, without sampled tokens and what endpoints said of their work.
-    pub steps: Vec<Step>,
+    steps: Vec<HeldStep>,
     /// How it ended.
     pub end: Option<AttemptEnd>,
     /// The record that it was imported from.
@@ -114,35 +156,73 @@ pub struct Content {
     bytes: usize,
 }
 
+/// A step that is held.
+#[derive(Clone, PartialEq, Debug)]
+enum HeldStep {
+    Decoded(Box<Step>),
+    Bytes(StepBytes),
+}
+
 impl Content {
     /// Takes one more record of the attempt's; gives how many bytes it holds more.
-    pub fn take(&mut self, record: Record) -> usize {
+    pub fn take(&mut self, record: LazyRecord) -> usize {
         let before = self.bytes;
-        match record.event {
-            Event::StepTaken(body) if body.step.index as usize == self.steps.len() => {
-                let mut step = body.step;
-                step.completion.tokens = Vec::new();
-                step.completion.logprobs = Vec::new();
-                step.completion.reasoning = String::new();
-                step.completion.served = None;
-                let further = step.further.iter().map(|acted| acted.observation.len());
-                self.bytes +=
-                    step.completion.text.len() + step.observation.len() + further.sum::<usize>();
-                self.bytes += std::mem::size_of::<Step>() + record.event_id.len();
-                self.events.push((record.version, record.event_id));
-                self.steps.push(step);
+        let held = match record.body {
+            LazyBody::Step(step) if step.index as usize == self.steps.len() => {
+                self.bytes += step.len() + std::mem::size_of::<HeldStep>();
+                Some(HeldStep::Bytes(step))
             }
-            Event::PatchSubmitted(body) => {
-                self.bytes += body.end.patch.len();
-                self.end = Some(body.end);
-            }
-            Event::TrajectoryImported(body) => {
-                self.bytes += body.record.len();
-                self.imported = Some(body);
-            }
-            _ => {}
+            LazyBody::Step(_) => None,
+            LazyBody::Event(event) => match *event {
+                Event::StepTaken(body) if body.step.index as usize == self.steps.len() => {
+                    let step = body.step;
+                    let further = step.further.iter().map(|acted| acted.observation.len());
+                    self.bytes += step.completion.text.len()
+                        + step.observation.len()
+                        + further.sum::<usize>()
+                        + 8 * step.completion.tokens.len()
+                        + std::mem::size_of::<Step>();
+                    Some(HeldStep::Decoded(Box::new(step)))
+                }
+                Event::PatchSubmitted(body) => {
+                    self.bytes += body.end.patch.len();
+                    self.end = Some(body.end);
+                    None
+                }
+                Event::TrajectoryImported(body) => {
+                    self.bytes += body.record.len();
+                    self.imported = Some(body);
+                    None
+                }
+                _ => None,
+            },
+        };
+        if let Some(held) = held {
+            self.bytes += record.event_id.len();
+            self.events.push((record.version, record.event_id));
+            self.steps.push(held);
         }
         self.bytes - before
+    }
+
+    /// Its steps, without sampled tokens and what endpoints said of their work.
+    ///
+    /// # Errors
+    /// Damage that passed the checksums: a step that cannot be decoded.
+    pub fn steps(&mut self) -> Result<Vec<Step>, CodecError> {
+        let held = std::mem::take(&mut self.steps).into_iter();
+        held.map(|held| {
+            let mut step = match held {
+                HeldStep::Decoded(step) => *step,
+                HeldStep::Bytes(bytes) => bytes.decode()?,
+            };
+            step.completion.tokens = Vec::new();
+            step.completion.logprobs = Vec::new();
+            step.completion.reasoning = String::new();
+            step.completion.served = None;
+            Ok(step)
+        })
+        .collect()
     }
 }
 
@@ -195,9 +275,12 @@ impl<'a> Fold<'a> {
     }
 
     /// Takes one more record: what [`crate::trajectory::Ledger::apply`] says, without steps.
-    pub fn apply(&mut self, record: Record) {
+    pub fn apply(&mut self, record: LazyRecord) {
         self.events += 1;
-        match &record.event {
+        let LazyBody::Event(event) = &record.body else {
+            return self.of_attempt(record);
+        };
+        match &**event {
             Event::TaskRegistered(body) => {
                 self.unvalidated
                     .insert(body.task.id.clone(), body.task.clone());
@@ -242,64 +325,42 @@ impl<'a> Fold<'a> {
         }
     }
 
-    fn of_attempt(&mut self, record: Record) {
-        let id = match &record.event {
-            Event::StepTaken(body) => &body.attempt,
-            Event::PatchSubmitted(body) => &body.end.attempt,
-            Event::Graded(body) => &body.attempt,
-            Event::Regraded(body) => &body.attempt,
-            Event::ConductExamined(body) => &body.attempt,
-            Event::AttemptAbandoned(body) => &body.attempt,
-            Event::AttemptFailed(body) => &body.attempt,
-            Event::TrajectoryImported(body) => &body.attempt,
-            _ => return,
+    fn of_attempt(&mut self, record: LazyRecord) {
+        let Some(id) = record.attempt() else {
+            return;
         };
         let Some((facts, content)) = self.index.get(id).and_then(|at| self.attempts.get_mut(*at))
         else {
             return;
         };
-        let mut is_content = false;
-        match &record.event {
-            Event::StepTaken(body) if body.step.index == facts.steps => {
-                facts.steps += 1;
-                facts.tokens += body.step.completion.said_tokens();
-                facts.cost_usd += body.step.completion.cost_usd();
-                facts.saw(&record);
-                is_content = true;
+        let is_content = match &record.body {
+            LazyBody::Step(step) => {
+                facts.stepped(&record, step.index, step.said_tokens, step.cost_usd)
             }
-            Event::PatchSubmitted(body) => {
-                facts.end = Some(body.end.reason);
-                facts.patch = Some(Digest::of_bytes(body.end.patch.as_bytes()));
-                facts.events.push((record.version, record.event_id.clone()));
-                facts.saw(&record);
-                is_content = true;
-            }
-            Event::Graded(_) | Event::Regraded(_) => {
-                let (rules, outcome) = match &record.event {
-                    Event::Regraded(body) => (&body.rules, body.verdict.outcome),
-                    Event::Graded(body) => (&body.rules, body.verdict.outcome),
-                    _ => return,
-                };
-                facts.graded = Some((rules.clone(), outcome));
-                facts.events.push((record.version, record.event_id.clone()));
-                facts.saw(&record);
-                // A verdict that changes later brings it back, in a second pass.
-                if let (Some(held), false) = (content.as_ref(), (self.wanted)(facts)) {
-                    self.bytes -= held.bytes;
-                    *content = None;
+            LazyBody::Event(event) => match &**event {
+                Event::StepTaken(body) => {
+                    let said = &body.step.completion;
+                    facts.stepped(
+                        &record,
+                        body.step.index,
+                        said.said_tokens(),
+                        said.cost_usd(),
+                    )
                 }
-            }
-            Event::ConductExamined(body) => facts.findings = body.findings.clone(),
-            Event::AttemptAbandoned(_) => facts.abandoned = true,
-            Event::AttemptFailed(_) => facts.failed = true,
-            Event::TrajectoryImported(body) => {
-                if let Some(cost) = body.cost_usd {
-                    facts.cost_usd = cost;
+                Event::Graded(Graded { rules, verdict, .. })
+                | Event::Regraded(Regraded { rules, verdict, .. }) => {
+                    facts.graded = Some((rules.clone(), verdict.outcome));
+                    facts.counts(&record);
+                    // A verdict that changes later brings it back, in a second pass.
+                    if let (Some(held), false) = (content.as_ref(), (self.wanted)(facts)) {
+                        self.bytes -= held.bytes;
+                        *content = None;
+                    }
+                    false
                 }
-                is_content = true;
-            }
-            _ => {}
-        }
+                event => facts.heard(&record, event),
+            },
+        };
         if is_content {
             facts.last_content = record.seq;
             if let Some(held) = content {

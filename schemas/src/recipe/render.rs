@@ -1,12 +1,13 @@
 //! Rows of the attempts that are left: of each one its own, or of a win and a loss together.
 
-use super::build::Options;
+use super::build::{Options, over_threads};
 use super::built::{Built, BuiltRow, PreferenceRow, RecoveryRow, Row, Stage, retain};
 use super::facts::{AttemptFacts, Content, Source};
 use super::recovery;
 use super::select::{self, Candidate, RowFacts};
 use super::spec::{Filter, Given, Kind, Order};
 use super::talk::{Talk, Voice, talks};
+use crate::attempt::Step;
 use crate::dataset::{ChatMessage, DatasetRow};
 use crate::failure::{Failure, FailureKind};
 use crate::ids::{AttemptId, TaskId};
@@ -15,6 +16,10 @@ use crate::task::Task;
 use crate::trajectory::Trajectory;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+/// Attempts that rows are made of before they are handed on.
+const TOGETHER: usize = 32;
 
 /// A conversation in two parts, as values.
 type Halves = (Vec<Value>, Vec<Value>);
@@ -33,6 +38,16 @@ struct Waiting<'a> {
     facts: &'a AttemptFacts,
     task: &'a Task,
     content: Content,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(candidate: &Candidate<'a>, content: Content) -> Self {
+        Self {
+            facts: candidate.facts,
+            task: candidate.task,
+            content,
+        }
+    }
 }
 
 /// Rows that were made on the way and still fit.
@@ -90,13 +105,15 @@ impl<'a> Making<'a> {
             facts.insert(id.clone(), told);
         };
         let mut missing = Vec::new();
+        let mut there = Vec::new();
         for c in pool.iter() {
             match contents.remove(&c.facts.attempt) {
-                Some(content) => take(&c.facts.attempt, self.rows(c.task, c.facts, content)),
+                Some(content) => there.push(Waiting::new(c, content)),
                 None => missing.push(c),
             }
         }
         drop(contents);
+        self.of_all(there, &mut take)?;
         if !missing.is_empty() {
             built.passes += 1;
             self.again(&missing, &mut take)?;
@@ -121,6 +138,31 @@ impl<'a> Making<'a> {
         Ok(kept)
     }
 
+    /// Makes rows of these, on as many threads as there are processors, and hands them on
+    /// in order.
+    fn of_all(
+        &self,
+        waiting: Vec<Waiting<'_>>,
+        each: &mut dyn FnMut(&AttemptId, Outcome),
+    ) -> Result<(), Failure> {
+        let mut waiting = waiting.into_iter();
+        loop {
+            // Few at a time: what they make is held until it is handed on.
+            let now = waiting.by_ref().take(TOGETHER).map(Some).map(Mutex::new);
+            let now: Vec<Mutex<Option<Waiting>>> = now.collect();
+            if now.is_empty() {
+                return Ok(());
+            }
+            let made = over_threads(&now, |one| {
+                let mut one = one.lock().unwrap_or_else(PoisonError::into_inner);
+                one.take().map(|one| (&one.facts.attempt, self.rows(one)))
+            });
+            for (id, outcome) in made.into_iter().flatten() {
+                each(id, outcome?);
+            }
+        }
+    }
+
     /// Reads the tape once more, and makes rows of each of these as soon as its last step
     /// has gone by.
     fn again(
@@ -130,30 +172,26 @@ impl<'a> Making<'a> {
     ) -> Result<(), Failure> {
         let mut missing: HashMap<&str, Waiting> = HashMap::with_capacity(candidates.len());
         for c in candidates {
-            let waiting = Waiting {
-                facts: c.facts,
-                task: c.task,
-                content: Content::default(),
-            };
+            let waiting = Waiting::new(c, Content::default());
             missing.insert(c.facts.attempt.as_str(), waiting);
         }
+        let mut failed = None;
         self.source.scan(&mut |record| {
-            let stream = record.stream.clone();
-            let Some(id) = stream.as_str().strip_prefix("attempt/") else {
+            let id = record.attempt();
+            let Some(one) = id.and_then(|id| missing.get_mut(id.as_str())) else {
                 return;
             };
-            let Some(one) = missing.get_mut(id) else {
-                return;
-            };
-            let is_last = record.seq == one.facts.last_content;
+            let facts = one.facts;
+            let is_last = record.seq == facts.last_content;
             one.content.take(record);
-            if is_last && let Some(one) = missing.remove(id) {
-                each(
-                    &one.facts.attempt,
-                    self.rows(one.task, one.facts, one.content),
-                );
+            if is_last && let Some(one) = missing.remove(facts.attempt.as_str()) {
+                match self.rows(one) {
+                    Ok(outcome) => each(&facts.attempt, outcome),
+                    Err(failure) => failed = failed.take().or(Some(failure)),
+                }
             }
-        })
+        })?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Hands on the rows of these attempts, group by group: of one attempt its rows, of two
@@ -241,7 +279,31 @@ impl<'a> Making<'a> {
     }
 
     /// The rows of one attempt.
-    fn rows(&self, task: &Task, facts: &AttemptFacts, content: Content) -> Outcome {
+    fn rows(&self, waiting: Waiting<'_>) -> Result<Outcome, Failure> {
+        let Waiting {
+            facts,
+            task,
+            mut content,
+        } = waiting;
+        let steps = content.steps().map_err(|e| {
+            let id = &facts.attempt;
+            Failure::new(
+                FailureKind::Tape,
+                "GT-TAPE-CORRUPT",
+                format!("a step of attempt {id} cannot be read: {e}"),
+            )
+            .with_help("`gametape tape verify` says what else is damaged")
+        })?;
+        Ok(self.told(task, facts, content, steps))
+    }
+
+    fn told(
+        &self,
+        task: &Task,
+        facts: &AttemptFacts,
+        content: Content,
+        steps: Vec<Step>,
+    ) -> Outcome {
         let (recipe, voice, options, ngram) =
             (&self.given.recipe, self.voice, self.options, self.ngram);
         let resolved = facts.is_resolved();
@@ -252,7 +314,7 @@ impl<'a> Making<'a> {
             attempt: facts.attempt.clone(),
             key: facts.key.clone(),
             purpose: facts.purpose.clone(),
-            steps: content.steps,
+            steps,
             end: content.end,
             graded: None,
             verdict: None,
@@ -284,14 +346,16 @@ impl<'a> Making<'a> {
                 Vec::new(),
             )),
             Kind::Policy => {
-                for talk in views()?.iter().filter(|talk| talk.is_trained()) {
-                    out.push((Row::Chat(row(talk.messages())), native(talk)));
+                for talk in views()?.into_iter().filter(Talk::is_trained) {
+                    let native = native(&talk);
+                    out.push((Row::Chat(row(talk.into_messages())), native));
                 }
             }
             Kind::Preference => {
                 // The last view is the one that led to the patch that was graded.
                 if let Some(talk) = views()?.into_iter().rev().find(Talk::is_trained) {
-                    out.push((Row::Chat(row(talk.messages())), native(&talk)));
+                    let native = native(&talk);
+                    out.push((Row::Chat(row(talk.into_messages())), native));
                 }
             }
             Kind::Recovery => {
@@ -311,12 +375,13 @@ impl<'a> Making<'a> {
                     };
                     talk.mark(recipe, &attempt.steps, turns);
                     if talk.is_trained() {
+                        let native = native(&talk);
                         let part = RecoveryRow {
                             fail: segment.fail,
                             pass: segment.pass,
-                            row: row(talk.messages()),
+                            row: row(talk.into_messages()),
                         };
-                        out.push((Row::Recovery(part), native(&talk)));
+                        out.push((Row::Recovery(part), native));
                     }
                 }
             }
@@ -324,18 +389,19 @@ impl<'a> Making<'a> {
         if out.is_empty() {
             return Err("nothing_to_learn");
         }
-        let mut says = blake3::Hasher::new();
+        // Hashed in one piece: many small pieces take four times as long.
+        let mut says = Vec::new();
         let mut trained = String::new();
         let mut found = RowFacts::default();
         let mut rows = Vec::with_capacity(out.len());
         for (row, native) in out {
             let mut characters = 0_u64;
             for message in row.parts().iter().flat_map(|part| &part.messages) {
-                says.update(message.role.as_str().as_bytes());
-                says.update(&[u8::from(message.train)]);
+                says.extend_from_slice(message.role.as_str().as_bytes());
+                says.push(u8::from(message.train));
                 // The length makes the concatenation unambiguous.
-                says.update(&(message.content.len() as u64).to_le_bytes());
-                says.update(message.content.as_bytes());
+                says.extend_from_slice(&(message.content.len() as u64).to_le_bytes());
+                says.extend_from_slice(message.content.as_bytes());
                 characters += message.content.chars().count() as u64;
                 if ngram.is_some() && (message.train || recipe.kind == Kind::Verifier) {
                     trained.push_str(&message.content);
@@ -366,7 +432,7 @@ impl<'a> Making<'a> {
                 native,
             });
         }
-        found.says = *says.finalize().as_bytes();
+        found.says = *blake3::hash(&says).as_bytes();
         if let Some(ngram) = ngram {
             found.grams = words::grams(&words::words(&trained), ngram);
         }

@@ -229,24 +229,23 @@ impl Talk {
     }
 
     /// As messages for a chat template, calls in the text.
-    pub fn messages(&self) -> Vec<ChatMessage> {
+    pub fn into_messages(self) -> Vec<ChatMessage> {
         let mut out: Vec<ChatMessage> = Vec::with_capacity(self.turns.len());
         let is_native = self
             .turns
             .iter()
             .any(|turn| matches!(&turn.said, Said::Assistant { calls, .. } if !calls.is_empty()));
         let mut after_tool = false;
-        for turn in &self.turns {
+        for turn in self.turns {
             let is_tool = matches!(turn.said, Said::Tool { .. });
-            let (role, text) = match &turn.said {
-                Said::System { text } => (Role::System, text.clone()),
-                Said::User { text } => (Role::User, text.clone()),
+            let (role, text) = match turn.said {
+                Said::System { text } => (Role::System, text),
+                Said::User { text } => (Role::User, text),
                 Said::Tool { name, text, .. } => {
                     (Role::User, format!("EXECUTION RESULT of [{name}]:\n{text}"))
                 }
-                Said::Assistant { text, calls } => {
-                    let mut text = text.clone();
-                    for call in calls {
+                Said::Assistant { mut text, calls } => {
+                    for call in &calls {
                         let call = understood(call).unwrap_or_else(|| crate::ToolCall {
                             tool: call.name.clone(),
                             arguments: [("arguments".to_owned(), call.arguments.clone())].into(),
