@@ -212,8 +212,6 @@ fn through(plan: &LoopPlan, state: &LoopState) -> Result<Next, Box<Next>> {
     if !course.has_explored() {
         phase(Purpose::Explore, tuned.clone(), Some(&plan.explore))?;
     }
-    // It starts from the policy, which has read this kind of text already.
-    let verifier = learned(state, Lesson::Verifier, &course.policy)?;
     let base = model(&plan.base);
     phase(Purpose::EvaluateBase, base, Some(&plan.evaluate_base))?;
     if let Some(amount) = plan.rounds.as_ref().and_then(|r| r.evaluate.as_ref()) {
@@ -222,6 +220,10 @@ fn through(plan: &LoopPlan, state: &LoopState) -> Result<Next, Box<Next>> {
         }
     }
     phase(Purpose::EvaluateTuned, tuned, Some(&plan.evaluate_tuned))?;
+    // Last, for only the pick needs it: what the policies are worth is known by then, also
+    // where no verifier can be trained. It starts from the policy, which has read this kind
+    // of text already.
+    let verifier = learned(state, Lesson::Verifier, &course.policy)?;
     let unscored: Vec<AttemptId> = of_purpose(state, Purpose::EvaluateTuned)
         .filter(|t| t.end.is_some() && !t.abandoned && !t.scores.contains_key(&verifier))
         .map(|t| t.attempt.clone())
