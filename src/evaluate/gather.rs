@@ -387,6 +387,7 @@ impl Attempt {
         self.stuck_paper = repeats_last_action(steps);
         self.stuck_rules = was_stuck(steps);
         self.said_tokens = steps.iter().map(|s| s.completion.said_tokens()).sum();
+        self.candidate.tokens = (self.said_tokens > 0).then_some(self.said_tokens);
         self.prompt_tokens = steps
             .iter()
             .map(|s| u64::from(s.completion.prompt_tokens))

@@ -47,7 +47,7 @@ pub enum Rule {
     /// The verifier's probability.
     Verifier,
     /// Fewest sampled tokens.
-    Shortest,
+    FewestTokens,
     /// Highest mean log-probability.
     Confidence,
     /// The verdict itself.
@@ -151,7 +151,7 @@ pub fn scored(draws: &[Draw], rule: Rule) -> Option<Vec<Scored>> {
         .map(|draw| {
             let score = match rule {
                 Rule::Verifier => draw.score?,
-                Rule::Shortest => -(draw.tokens as f64),
+                Rule::FewestTokens => -(draw.tokens as f64),
                 Rule::Confidence => draw.confidence.unwrap_or(f64::NEG_INFINITY),
                 Rule::Oracle => f64::from(u8::from(draw.resolved)),
             };

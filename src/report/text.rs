@@ -122,7 +122,7 @@ fn held_out(report: &Report) -> Table {
         }
     };
     row("pass@1 (= random pick)".into(), "pass@1");
-    for rule in ["shortest", "confidence", "majority"] {
+    for rule in ["fewest-tokens", "confidence", "majority"] {
         row(format!("best@{k}, {rule}"), &format!("best@{k}.{rule}"));
     }
     row(format!("best@{k}, verifier"), &format!("best@{k}.verifier"));

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// `pass` and every rule that picks.
-pub const RULES: [&str; 8] = [
+pub const RULES: [&str; 9] = [
     "pass",
     "verifier",
     "random",
     "shortest",
     "fewest-steps",
+    "fewest-tokens",
     "confidence",
     "majority",
     "oracle",
@@ -65,6 +66,7 @@ fn picked(subset: &[&Try], rule: &str) -> f64 {
         "verifier" => first(subset, &|one| one.scores[0].1),
         "shortest" => first(speaking, &|one| -(one.patch.trim().chars().count() as f64)),
         "fewest-steps" => first(subset, &|one| -(one.steps.len() as f64)),
+        "fewest-tokens" => first(subset, &|one| -(tokens(one).len() as f64)),
         "confidence" => first(subset, &|one| {
             tokens(one).iter().sum::<f64>() / tokens(one).len() as f64
         }),
@@ -171,7 +173,9 @@ pub fn rich(n: usize, weights: &str, seed: u64, index: usize, odds: usize) -> Tr
     one.steps = (0..1 + about(3) % 3)
         .map(|turn| {
             let mut step = said(turn as u32, "I look.", &format!("ls {turn}"), "f.py", 0);
-            step.completion.logprobs = vec![sure; 3];
+            let length = 2 + about(5 + turn) % 3;
+            step.completion.tokens = vec![1; length];
+            step.completion.logprobs = vec![sure; length];
             step
         })
         .collect();

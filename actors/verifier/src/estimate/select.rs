@@ -18,6 +18,8 @@ pub struct Candidate {
     pub patch_chars: usize,
     /// Turns that were taken.
     pub steps: usize,
+    /// Tokens that the policy said; absent where none were counted.
+    pub tokens: Option<u64>,
     /// Mean log-probability of the sampled tokens, nats; absent where none were recorded.
     pub confidence: Option<f64>,
 }
@@ -34,6 +36,8 @@ pub enum Selector {
     Shortest,
     /// The fewest turns.
     FewestSteps,
+    /// The fewest tokens said by the policy.
+    FewestTokens,
     /// The highest mean log-probability of the tokens that the model sampled.
     Confidence,
     /// The most frequent patch that changes something.
@@ -44,11 +48,12 @@ pub enum Selector {
 
 impl Selector {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Verifier,
         Self::Random,
         Self::Shortest,
         Self::FewestSteps,
+        Self::FewestTokens,
         Self::Confidence,
         Self::Majority,
         Self::Oracle,
@@ -61,6 +66,7 @@ impl Selector {
             Self::Random => "random",
             Self::Shortest => "shortest",
             Self::FewestSteps => "fewest-steps",
+            Self::FewestTokens => "fewest-tokens",
             Self::Confidence => "confidence",
             Self::Majority => "majority",
             Self::Oracle => "oracle",
@@ -82,8 +88,9 @@ impl Selector {
             Self::Shortest if one.patch_chars == 0 => f64::NEG_INFINITY,
             Self::Shortest => -(one.patch_chars as f64),
             Self::FewestSteps => -(one.steps as f64),
-            // Who said nothing was sure of nothing.
-            Self::Confidence if one.steps == 0 => f64::NEG_INFINITY,
+            // Who said nothing did nothing, and was sure of nothing.
+            Self::FewestTokens | Self::Confidence if one.steps == 0 => f64::NEG_INFINITY,
+            Self::FewestTokens => -(one.tokens? as f64),
             Self::Confidence => one.confidence?,
             Self::Oracle => f64::from(u8::from(one.resolved)),
         })

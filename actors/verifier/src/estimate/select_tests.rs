@@ -20,6 +20,10 @@ fn by_hand(subset: &[Candidate], rule: Selector) -> f64 {
         Selector::Random => mean(&all),
         Selector::Shortest => least(speaking, &|a| a.patch_chars as i64),
         Selector::FewestSteps => least(&all, &|a| a.steps as i64),
+        Selector::FewestTokens => least(&all, &|a| match a.steps {
+            0 => i64::MAX,
+            _ => a.tokens.unwrap() as i64,
+        }),
         Selector::Confidence => least(&all, &|a| match a.steps {
             0 => i64::MAX,
             _ => -(a.confidence.unwrap() as i64),
@@ -68,6 +72,7 @@ fn attempts() -> impl Strategy<Value = Vec<Candidate>> {
             patch: format!("p{patch}"),
             patch_chars: if patch == 0 { 0 } else { patches[patch].1 },
             steps,
+            tokens: Some((steps as u64 * 7 + u64::from(sure.unsigned_abs())) % 5),
             confidence: Some(f64::from(sure)),
         };
         each.into_iter().map(one).collect()
@@ -107,10 +112,12 @@ fn a_rule_that_cannot_tell_says_nothing() {
         patch: "a".to_owned(),
         patch_chars: 1,
         steps: 2,
+        tokens: Some(9),
         confidence: Some(-0.1),
     };
     let unknown = Candidate {
         score: None,
+        tokens: None,
         confidence: None,
         ..known.clone()
     };
