@@ -124,8 +124,8 @@ fn sides_that_are_not_there_are_refused_with_advice() {
     let gone = dir.path().join("gone");
     refused(text(&gone), CODE, &[text(&gone)]);
     // The second side is looked at as closely as the first.
-    let (out, error) = said_by(2, &["explain", fine, text(&gone)]);
-    assert_eq!(out, "");
+    let (said, error) = said_by(2, &["explain", fine, text(&gone)]);
+    assert_eq!(said, "");
     assert_refused(&error, CODE, &[text(&gone)]);
     refused(text(&out), "GT-TAPE-NONE", &[text(&out)]);
     let bare = dir.path().join("bare");
