@@ -179,15 +179,21 @@ impl<'a> Told<'a> {
                                         }
                                         "logprobs" => cut.push(walk.value()?),
                                         "served" => served = Some(walk.value()?),
-                                        _ => drop(walk.value()?),
+                                        _ => {
+                                            walk.value()?;
+                                        }
                                     }
                                 }
                             }
-                            _ => drop(walk.value()?),
+                            _ => {
+                                walk.value()?;
+                            }
                         }
                     }
                 }
-                _ => drop(walk.value()?),
+                _ => {
+                    walk.value()?;
+                }
             }
         }
         (walk.at == body.len()).then_some(())?;

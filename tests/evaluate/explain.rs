@@ -77,7 +77,8 @@ fn artifact<'a>(found: &'a Value, what: &str) -> &'a str {
 #[test]
 fn the_one_lever_that_moved_is_credited() {
     let dir = tempfile::tempdir().unwrap();
-    let (few, many): (fn(usize) -> usize, fn(usize) -> usize) = (|n| n % 3, |n| 4 + n % 4);
+    type Odds = fn(usize) -> usize;
+    let (few, many): (Odds, Odds) = (|n| n % 3, |n| 4 + n % 4);
     let (left, _) = tuned_on(dir.path(), "left", 40, 0.5, few);
     let (right, _) = tuned_on(dir.path(), "right", 160, 0.5, many);
     let (words, found) = explained(0, &tuned(&left), &tuned(&right));

@@ -259,7 +259,7 @@ fn in_order<T: Send>(
     backend: &dyn Backend,
     from: u64,
     stop: u64,
-    decode: &(dyn Fn(u64, &Pair) -> Result<Vec<T>, TapeError> + Sync),
+    decode: &Decode<'_, T>,
     keep: &mut dyn FnMut(Vec<T>),
 ) -> Result<(), TapeError> {
     if from >= stop {
@@ -328,6 +328,9 @@ fn in_order<T: Send>(
         }
     })
 }
+
+/// What makes events of a frame that should begin at a sequence number.
+type Decode<'a, T> = dyn Fn(u64, &Pair) -> Decoded<T> + Sync + 'a;
 
 type Decoded<T> = Result<Vec<T>, TapeError>;
 
