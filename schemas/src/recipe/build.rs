@@ -4,7 +4,8 @@
 //! fits. Of attempts that did not fit the tape is read again: once for what filters ask of
 //! their rows, and as often as it takes to hand the selected rows on in order, so many at a
 //! time as fit. What is in memory is facts of all attempts, the steps of attempts that are
-//! under way, and what [`Options`] allow: not the tape, and not the dataset. Cheap filters belong first: they spare the work.
+//! under way, and what [`Options`] allow: not the tape, and not the dataset. Cheap filters
+//! belong first: they spare the work.
 
 use super::built::{Built, BuiltRow, Stage, Summing, retain};
 use super::facts::{AttemptFacts, Facts, Fold, Source};
