@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `base.pass@j`, `tuned.pass@j` | at least one of j attempts resolves, j = 1…k |
 //! | `tuned.best@j.verifier` | the verifier's pick of j resolves, j = 1…k |
-//! | `tuned.best@k.random` … `.fewest-tokens`, `.confidence`, `.majority`, `.oracle` | the same for other rules, at k |
+//! | `tuned.best@k.random` … `.shortest`, `.confidence`, `.majority`, `.oracle` | the same for other rules, at k (`shortest` picks the fewest sampled tokens) |
 //! | `base.best@j.verifier` | where the base's attempts were scored too |
 //! | `gain.pass@1`, `gain.pass@k` | tuned − base, paired by task |
 //! | `gain.best@k` | verifier − random pick, paired by task |
@@ -137,7 +137,8 @@ impl Book<'_> {
         // A random pick needs k attempts here too, so that all rules see the same tasks.
         self.mean(format!("tuned.best@{k}.random"), |t| random(&t.tuned, k));
         for (name, rule) in [
-            ("fewest-tokens", Rule::FewestTokens),
+            // The name under which estimates are on tapes, against which they are held.
+            ("shortest", Rule::FewestTokens),
             ("confidence", Rule::Confidence),
             ("oracle", Rule::Oracle),
         ] {

@@ -282,6 +282,17 @@ mod tests {
     }
 
     #[test]
+    fn estimates_keep_the_names_that_they_have_on_tapes() {
+        // Renamed, they would differ from what every older tape says.
+        let report = Report::from_records(&tape(&Plan::small()));
+        let k = report.evaluation.k;
+        for rule in ["random", "shortest", "confidence", "majority", "oracle"] {
+            let name = format!("tuned.best@{k}.{rule}");
+            assert!(report.estimate(&name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
     fn an_evaluation_that_was_tampered_with_is_noticed() {
         let mut records = tape(&Plan::small());
         for record in &mut records {

@@ -122,8 +122,13 @@ fn held_out(report: &Report) -> Table {
         }
     };
     row("pass@1 (= random pick)".into(), "pass@1");
-    for rule in ["fewest-tokens", "confidence", "majority"] {
-        row(format!("best@{k}, {rule}"), &format!("best@{k}.{rule}"));
+    let rules = [
+        ("fewest-tokens", "shortest"),
+        ("confidence", "confidence"),
+        ("majority", "majority"),
+    ];
+    for (label, rule) in rules {
+        row(format!("best@{k}, {label}"), &format!("best@{k}.{rule}"));
     }
     row(format!("best@{k}, verifier"), &format!("best@{k}.verifier"));
     row(format!("pass@{k} (= oracle)"), &format!("pass@{k}"));

@@ -84,7 +84,7 @@ thread_local! {
     /// A context costs more to make than a frame to compress: one for each thread.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-    /// A block, before it is compressed: the memory is used again for the next frame.
+    /// An unpacked block: its memory is used again for the next frame.
     static BLOCK: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
